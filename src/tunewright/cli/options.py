@@ -1,0 +1,47 @@
+"""Options that several commands share, declared once, and how a RUN is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunewright.errors import UsageError
+from tunewright.runs import RunRef, find_run
+
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Name, unique prefix, `latest`, path, or RUN:best, RUN:step-400.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the runs.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s", "--set", metavar="KEY=VALUE", help="Set one value of the recipe: training.epochs=3. Repeatable."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but the id or path.")]
+DEFAULT_RUNS = Path("runs")
+
+
+def found(run: str, runs: Path) -> RunRef:
+    """The run a person means. Raises ModelError."""
+    return find_run(run, runs)
+
+
+def refuse_checkpoint(ref: RunRef) -> None:
+    """For commands that know only whole runs, so that a checkpoint isn't silently taken for its final model."""
+    if ref.checkpoint is not None:
+        raise UsageError(f"{ref.checkpoint} is a checkpoint; give the run's own name: {ref.folder.name}")
+
+
+def override(key: str, value: Any) -> str:
+    """A flag as an override; JSON spelling keeps text text, so that --name 7 isn't read as a number."""
+    return f"{key}={json.dumps(value)}"
+
+
+def example(*commands: str) -> str:
+    """The end of a command's help: lines to paste."""
+    return "\n\n".join(["Example:" if len(commands) == 1 else "Examples:", *commands])

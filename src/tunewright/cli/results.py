@@ -1,0 +1,182 @@
+"""What a finished run tells a person, and the JSON object that tells a program the same.
+
+Reads the run folder's files only, so `train`, `demo`, `evaluate` and `runs show` agree. Computes nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunewright.cli.output import PLAIN_WIDTH, Marks, clock, number, size
+from tunewright.cli.tables import EpochRow, PromptRow, epoch_lines, epoch_row, prompt_lines
+from tunewright.recording import read_jsonl
+
+Summary = Mapping[str, Any]
+
+
+def to_json(folder: Path, summary: Summary) -> dict[str, Any]:
+    """The object that --json prints for a run."""
+    report = folder / "report.html"
+    passed_on = ("best", "baseline", "intervals", "comparison", "overfitting", "notes", "model", "data", "error")
+    return {
+        "run": summary.get("id", folder.name),
+        "state": summary.get("state"),
+        "metrics": dict(summary.get("metrics") or {}),
+        **{name: summary[name] for name in passed_on if summary.get(name) is not None},
+        "prompts": [_prompt_json(row) for row in prompt_rows(folder)],
+        "folder": str(folder),
+        "report": str(report) if report.is_file() else None,
+    }
+
+
+def _prompt_json(row: PromptRow) -> dict[str, Any]:
+    return {"prompt": row.prompt, "before": row.before, "after": row.after}
+
+
+def epoch_rows(folder: Path, summary: Summary) -> list[EpochRow]:
+    """The per-epoch table, out of metrics.jsonl."""
+    best = summary.get("best") or {}
+    evaluations = [row for row in read_jsonl(folder / "metrics.jsonl") if "validation/loss" in row]
+    return [
+        epoch_row(row.get("epoch", 0), row, metric_name(summary), best=row.get("step") == best.get("step"))
+        for row in evaluations
+    ]
+
+
+def prompt_rows(folder: Path, wanted: Mapping[str, str] | None = None) -> list[PromptRow]:
+    """Each prompt's first answer (of the untrained model, at step 0) and its last (of the final model)."""
+    befores: dict[Any, dict[str, Any]] = {}
+    afters: dict[Any, dict[str, Any]] = {}
+    for row in read_jsonl(folder / "samples.jsonl"):
+        key = row.get("prompt_id", row.get("prompt"))
+        if row.get("step") == 0 and key not in befores:
+            befores[key] = row
+        else:
+            afters[key] = row
+    return [
+        PromptRow(r["prompt"], _answer(befores.get(k)), r, (wanted or {}).get(r["prompt"])) for k, r in _read(afters)
+    ]
+
+
+def _read(rows: dict[Any, dict[str, Any]]) -> list[tuple[Any, dict[str, Any]]]:
+    return [(key, {**(_answer(row) or {}), "prompt": row["prompt"]}) for key, row in rows.items()]
+
+
+def _answer(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if row is None else {name: row.get(name) for name in ("prediction", "probabilities")}
+
+
+def metric_name(summary: Summary) -> str:
+    """The metric that decides, without its split."""
+    name = (summary.get("best") or {}).get("metric")
+    known = list(summary.get("metrics") or {})
+    return str(name or ("accuracy" if "accuracy" in known or not known else known[0])).removeprefix("validation/")
+
+
+def result_lines(
+    folder: Path,
+    summary: Summary,
+    marks: Marks,
+    *,
+    fit: int = PLAIN_WIDTH,
+    wanted: Mapping[str, str] | None = None,
+    epochs: bool = True,
+) -> list[str]:
+    """The end of a run: epochs, best, prompts before and after, the verdict, cost, report."""
+    lines: list[str] = []
+    rows = epoch_rows(folder, summary)
+    if epochs and rows:
+        lines += [*epoch_lines(rows, metric_name(summary), marks), ""]
+    if prompts := prompt_rows(folder, wanted):
+        lines += [*prompt_lines(prompts, marks, fit), ""]
+    lines += [*_best(summary, rows), *_verdict(summary, marks)]
+    if summary.get("overfitting"):
+        lines.append(f" {marks.warning} {summary['overfitting']}")
+    lines += _cost(summary, marks)
+    report = folder / "report.html"
+    lines.append(f" report  {report}" if report.is_file() else f" report  none yet: {command('report', folder)}")
+    return lines
+
+
+def _best(summary: Summary, rows: list[EpochRow]) -> list[str]:
+    best = summary.get("best")
+    if not best:
+        return []
+    last = f" of {max(row.epoch for row in rows):g}" if rows else ""
+    return [
+        f" best epoch {best['epoch']:g}{last} (step {best['step']}): {metric_name(summary)} {number(best['value'])}"
+    ]
+
+
+def _verdict(summary: Summary, marks: Marks) -> list[str]:
+    """`validation 400 rows: accuracy 0.523 -> 0.892 [0.820, 0.940], fixed 47, broke 6 (McNemar p < 0.001)`."""
+    name = metric_name(summary)
+    after = (summary.get("metrics") or {}).get(name)
+    if after is None:
+        return []
+    comparison = summary.get("comparison") or {}
+    before = _plain_metrics(comparison.get("before")).get(name)
+    text = f" validation {(summary.get('data') or {}).get('validation_rows', 0):,} rows: {name} "
+    text += f"{number(before)} {marks.arrow} {number(after)}" if before is not None else number(after)
+    if interval := (summary.get("intervals") or {}).get(name):
+        text += f" [{number(interval[0])}, {number(interval[1])}]"
+    if comparison.get("fixed") is not None:
+        text += f" {marks.dot} fixed {comparison['fixed']} {marks.dot} broke {comparison['broke']}"
+        text += f" (McNemar {_p_value(comparison.get('p_value'))})"
+    return [text, *_baseline(summary, name, marks)]
+
+
+def _plain_metrics(side: Any) -> Mapping[str, Any]:
+    """Metrics of one side of a comparison, flat or under a key of that name."""
+    if not isinstance(side, Mapping):
+        return {}
+    return side["metrics"] if isinstance(side.get("metrics"), Mapping) else side
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "p unknown"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _baseline(summary: Summary, name: str, marks: Marks) -> list[str]:
+    baseline = (summary.get("baseline") or {}).get(name)
+    return [] if baseline is None else [f" without any model: {name} {number(baseline)}"]
+
+
+def _cost(summary: Summary, marks: Marks) -> list[str]:
+    """What was saved, and what it took."""
+    model, parts = summary.get("model") or {}, []
+    if model.get("saved_bytes"):
+        of = f" (base {size(model['base_bytes'])})" if model.get("base_bytes") else ""
+        parts.append(f"saved {size(model['saved_bytes'])}{of}")
+    if summary.get("seconds"):
+        parts.append(f"took {clock(summary['seconds'])}")
+    if summary.get("tokens_per_second"):
+        parts.append(f"{summary['tokens_per_second']:,.0f} tokens/s")
+    if summary.get("peak_memory_bytes"):
+        parts.append(f"peak memory {size(summary['peak_memory_bytes'])}")
+    return [" " + f" {marks.dot} ".join(parts)] if parts else []
+
+
+def next_lines(folder: Path, summary: Summary) -> list[str]:
+    """Commands to paste next."""
+    data = summary.get("data") or {}
+    files = [str(data[split]) for split in ("validation", "train") if Path(str(data.get(split, ""))).is_file()]
+    rows = shlex.quote(files[0]) if files else "new.jsonl"
+    name = summary.get("name") or folder.name
+    commands = [
+        f"{command('predict', folder)} -i {rows} -o predictions.jsonl",
+        f"{command('export', folder)} --to merged -o {shlex.quote(f'{name}-merged')}",
+        f"{command('push', folder)} you/{name}",
+    ]
+    return [f" {'next' if i == 0 else '':<7} {text}" for i, text in enumerate(commands)]
+
+
+def command(verb: str, folder: Path) -> str:
+    """`tunewright VERB RUN`, with the run's id where the default runs folder has it, else its path."""
+    run = folder.name if folder.parent == Path("runs") else str(folder)
+    return f"tunewright {verb} {shlex.quote(run)}"

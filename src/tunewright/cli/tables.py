@@ -1,0 +1,111 @@
+"""The per-epoch table and the table of prompts before and after, as lines of text.
+
+`screen` prints the first a row at a time, `results` prints both at the end. Numbers are aligned, in three decimals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright.cli.output import Marks, clock, number, percent_sure, table
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One evaluation. `value` is the deciding metric, None where that is the loss itself."""
+
+    epoch: float
+    train_loss: float | None
+    validation_loss: float | None
+    value: float | None
+    seconds: float | None
+    best: bool
+
+
+def epoch_row(
+    epoch: float, metrics: Mapping[str, Any], metric: str, *, seconds: float | None = None, best: bool = False
+) -> EpochRow:
+    """The row of one evaluation's flat metrics."""
+    name = metric.removeprefix("validation/")
+    value = None if name == "loss" else metrics.get(f"validation/{name}")
+    return EpochRow(epoch, metrics.get("train/loss"), metrics.get("validation/loss"), value, seconds, best)
+
+
+def epoch_heading(metric: str) -> str:
+    """The line above the rows."""
+    name = metric.removeprefix("validation/").replace("_", " ")
+    return f"{'epoch':>6}{'train loss':>13}{'validation loss':>19}{'' if name == 'loss' else name:>14}{'time':>11}"
+
+
+def epoch_line(row: EpochRow, previous: EpochRow | None, marks: Marks) -> str:
+    """Losses with the direction they moved in, the deciding metric, a star while it is the best."""
+    train = f"{number(row.train_loss, marks.none)} {_moved(row, previous, 'train_loss', marks)}"
+    validation = f"{number(row.validation_loss, marks.none)} {_moved(row, previous, 'validation_loss', marks)}"
+    value = "" if row.value is None else number(row.value)
+    star = marks.best if row.best else " "
+    took = "" if row.seconds is None else clock(row.seconds)
+    return f"{row.epoch:>6.4g}{train:>13}{validation:>19}{value:>12} {star}{took:>11}".rstrip()
+
+
+def _moved(row: EpochRow, previous: EpochRow | None, name: str, marks: Marks) -> str:
+    now, before = getattr(row, name), getattr(previous, name) if previous else None
+    if now is None or before is None or round(now, 3) == round(before, 3):
+        return " "
+    return marks.down if now < before else marks.up
+
+
+def epoch_lines(rows: Sequence[EpochRow], metric: str, marks: Marks) -> list[str]:
+    """The whole table."""
+    befores = [None, *rows]
+    return [epoch_heading(metric), *(epoch_line(row, befores[i], marks) for i, row in enumerate(rows))]
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt's answer before and after; `wanted` is its true label where that is known."""
+
+    prompt: str
+    before: Mapping[str, Any] | None  # {"prediction", "probabilities"}
+    after: Mapping[str, Any]
+    wanted: str | None = None
+
+
+def prompt_lines(rows: Sequence[PromptRow], marks: Marks, fit: int) -> list[str]:
+    """The same prompts before and after: label, its probability, and what became of it."""
+    knows = any(row.wanted is not None for row in rows)
+    heading = ["prompt", *(["wanted"] if knows else []), "before", "after", ""]
+    cells = [
+        [
+            row.prompt,
+            *([row.wanted or ""] if knows else []),
+            _answer(row.before, marks),
+            _answer(row.after, marks),
+            _became(row),
+        ]
+        for row in rows
+    ]
+    return table([heading, *cells], "<" * len(heading), fit=fit, cut=marks.cut)
+
+
+def _answer(answer: Mapping[str, Any] | None, marks: Marks) -> str:
+    """`positive 0.98`, a number, or a list of labels."""
+    if not answer:
+        return marks.none
+    prediction = answer.get("prediction")
+    if isinstance(prediction, (int, float)) and not isinstance(prediction, bool):
+        return number(prediction)
+    if isinstance(prediction, (list, tuple)):
+        return ", ".join(map(str, prediction)) or "(none)"
+    sure = (answer.get("probabilities") or {}).get(str(prediction))
+    return f"{prediction}" if sure is None else f"{prediction} {percent_sure(sure)}"
+
+
+def _became(row: PromptRow) -> str:
+    if row.before is None:
+        return ""
+    before, after = row.before.get("prediction"), row.after.get("prediction")
+    if row.wanted is not None and (before == row.wanted) != (after == row.wanted):
+        return "fixed" if after == row.wanted else "broke"
+    return "" if before == after or isinstance(after, float) else "changed"

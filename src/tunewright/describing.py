@@ -1,0 +1,122 @@
+"""What a run says about itself: the facts in run.json, the header on the screen, the environment, the resolved recipe.
+
+Called by the pipeline once all is decided; reads, decides nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from tunewright import recipe_files
+from tunewright.data.preparing import ReadData, Tokenized
+from tunewright.learning.loop import FitPlan
+from tunewright.progress import Header
+from tunewright.recipe import Recipe
+from tunewright.runtime import Runtime
+from tunewright.stages import Base, Trained, versions
+
+
+def facts(
+    recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, trained: Trained, fit_plan: FitPlan
+) -> dict[str, Any]:
+    """What run.json says of the model and the data."""
+    source, report = base.source, trained.report
+    return {
+        "model": {
+            "name": source.name,
+            "path": source.path,
+            "hub_id": source.hub_id,
+            "revision": source.revision,
+            "model_type": base.loaded.model.config.model_type,
+            "method": recipe.trainable.method,
+            "parameters": report.total,
+            "trainable": report.trainable,
+            "trainable_fraction": report.fraction,
+            "base_bytes": sum(file.stat().st_size for file in Path(source.path).glob("*.safetensors")),
+            "saved_bytes": None,
+        },
+        "data": {
+            "train": recipe.data.train,
+            "validation": recipe.data.validation,
+            "revision": data.splits.revision,
+            "train_rows": len(tokens.train),
+            "validation_rows": len(tokens.validation),
+            "train_tokens": tokens.train.num_tokens,
+            "validation_tokens": tokens.validation.num_tokens,
+            "truncated_rows": tokens.train.truncated_rows + tokens.validation.truncated_rows,
+            "truncated_tokens": tokens.train.truncated_tokens + tokens.validation.truncated_tokens,
+            "max_length": recipe.data.max_length,
+            "truncate": recipe.data.truncate,
+            "labels": list(data.labels.names),
+            "kind": data.labels.kind,
+            "text_column": data.columns.text,
+            "label_column": data.columns.label,
+            "label_counts": data.label_counts,
+        },
+        "steps": fit_plan.total_steps,
+        "epochs": fit_plan.total_steps / fit_plan.steps_per_epoch,
+    }
+
+
+def header(
+    recipe: Recipe,
+    data: ReadData,
+    tokens: Tokenized,
+    base: Base,
+    trained: Trained,
+    fit_plan: FitPlan,
+    runtime: Runtime,
+    folder: Path,
+) -> Header:
+    """What will happen, in six lines."""
+    report, spec = trained.report, recipe.trainable
+    method = f"lora r={spec.rank} alpha={spec.alpha:g}" if spec.method == "lora" else spec.method
+    layers = "" if spec.layers == "all" else f", {spec.layers} layers"
+    num_tokens = tokens.train.num_tokens + tokens.validation.num_tokens
+    labels = ", ".join(data.labels.names[:6]) if data.labels.names else "numbers"
+    return Header(
+        f"train · {folder.name}",
+        (
+            ("model", f"{base.source.name} · {report.total:,} parameters"),
+            ("trainable", f"{report.trainable:,} ({report.fraction:.2%}) · {method}{layers}"),
+            ("data", f"{len(tokens.train):,} train · {len(tokens.validation):,} validation · {num_tokens:,} tokens"),
+            ("labels", f"{labels} · at most {recipe.data.max_length} tokens, cut on the {recipe.data.truncate}"),
+            (
+                "plan",
+                f"{fit_plan.total_steps / fit_plan.steps_per_epoch:g} epochs · {fit_plan.total_steps:,} steps · batch "
+                f"{fit_plan.batch_size} · lr {fit_plan.learning_rate:g} · keep {recipe.evaluation.keep} "
+                f"{fit_plan.metric.removeprefix('validation/')}",
+            ),
+            ("machine", f"{runtime.device} · {runtime.precision} · {runtime.threads} threads"),
+        ),
+        folder,
+    )
+
+
+def resolved_text(recipe: Recipe, origins: dict[str, str], micro_batch_tokens: int, runtime: Runtime) -> str:
+    """The recipe with nothing left to decide: running it again repeats the run."""
+    decided = {"micro_batch_tokens": micro_batch_tokens, "device": runtime.device, "precision": runtime.precision}
+    training = recipe.training.model_copy(update=decided)
+    origins = origins | {
+        f"training.{name}": "auto: found on this machine"
+        for name in decided
+        if getattr(recipe.training, name) == "auto"
+    }
+    return recipe_files.dump(recipe.model_copy(update={"training": training}), origins)
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """Versions and machine, for environment.json."""
+    return {
+        "versions": {"python": platform.python_version(), **versions()},
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "threads": runtime.threads,
+        "world_size": runtime.world_size,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }

@@ -1,0 +1,200 @@
+"""Runs side by side: metrics with intervals, the settings that differ, the same prompts, the same rows.
+
+Behind `tunewright compare`. Reads run folders through `record`, runs no model and prints nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewright.errors import UsageError
+from tunewright.evaluation.metrics import HIGHER_IS_BETTER
+from tunewright.evaluation.record import (
+    Answer,
+    Record,
+    before_and_after,
+    mapping,
+    number,
+    read_predictions,
+    read_record,
+    text,
+)
+from tunewright.evaluation.statistics import Paired, mcnemar, paired_errors
+
+# Settings that name a run instead of shaping it.
+NAMING = ("name",)
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class RunColumn:
+    """One run, a column of every table."""
+
+    name: str
+    folder: str
+    state: str
+    model: str
+    method: str
+    trainable: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric over the runs; None where a run hasn't it."""
+
+    name: str
+    values: tuple[float | None, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+    best: int | None  # index of the best run; None with fewer than two values or a tie
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting on which the runs differ, as text; None where a recipe hasn't it."""
+
+    name: str
+    values: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt, and what each final model answers."""
+
+    prompt: str
+    answers: tuple[tuple[Answer, ...], ...]  # empty where a run wasn't asked
+
+
+@dataclass(frozen=True)
+class SameRows:
+    """A run against the first one, on the validation rows that both answered."""
+
+    run: int
+    num_rows: int
+    paired: Paired
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What tells the runs apart."""
+
+    runs: tuple[RunColumn, ...]
+    metrics: tuple[MetricRow, ...]
+    settings: tuple[SettingRow, ...]
+    prompts: tuple[PromptRow, ...]
+    same_rows: tuple[SameRows, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for --json."""
+        return asdict(self)
+
+
+def compare_runs(folders: list[Path]) -> Comparison:
+    """Read at least two run folders and set them side by side, in the order given."""
+    if len(folders) < 2:
+        raise UsageError("compare needs at least two runs.", field="runs")
+    records = [read_record(folder) for folder in folders]
+    same_rows, notes = _same_rows(records)
+    return Comparison(
+        runs=tuple(map(_column, records)),
+        metrics=tuple(_metric_rows(records)),
+        settings=tuple(_setting_rows(records)),
+        prompts=tuple(_prompt_rows(records)),
+        same_rows=tuple(same_rows),
+        notes=(*notes, *(f"{record.name}: {problem}" for record in records for problem in record.problems)),
+    )
+
+
+def _column(record: Record) -> RunColumn:
+    model = mapping(record.run.get("model"))
+    trainable = number(model.get("trainable"))
+    return RunColumn(
+        name=record.name,
+        folder=str(record.folder),
+        state=text(record.run.get("state")),
+        model=text(model.get("name")),
+        method=text(model.get("method")),
+        trainable=None if trainable is None else int(trainable),
+        seconds=number(record.run.get("seconds")),
+    )
+
+
+def _metric_rows(records: list[Record]) -> list[MetricRow]:
+    rows = []
+    for name in HIGHER_IS_BETTER:
+        values = tuple(record.metrics.get(name) for record in records)
+        if any(value is not None for value in values):
+            intervals = tuple(record.intervals.get(name) for record in records)
+            rows.append(MetricRow(name, values, intervals, _best(name, values)))
+    return rows
+
+
+def _best(name: str, values: tuple[float | None, ...]) -> int | None:
+    known = [value for value in values if value is not None]
+    top = max(known) if HIGHER_IS_BETTER[name] else min(known)
+    return values.index(top) if len(known) > 1 and known.count(top) == 1 else None
+
+
+def _setting_rows(records: list[Record]) -> list[SettingRow]:
+    flat = [_flat(record.recipe) for record in records]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = []
+    for name in names:
+        values = [settings.get(name, _ABSENT) for settings in flat]
+        if name not in NAMING and any(value != values[0] for value in values):
+            rows.append(SettingRow(name, tuple(None if value is _ABSENT else str(value) for value in values)))
+    return rows
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(mapping(value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def _prompt_rows(records: list[Record]) -> list[PromptRow]:
+    asked = [before_and_after(record.samples) for record in records]
+    prompts = dict.fromkeys(prompt for answered in asked for prompt in answered)
+    return [PromptRow(p, tuple(tuple(answered.get(p, ([], []))[1]) for answered in asked)) for p in prompts]
+
+
+def _same_rows(records: list[Record]) -> tuple[list[SameRows], list[str]]:
+    """Paired tests against the first run. Rows count as the same when place, text and label are equal."""
+    first, found, notes = _outcomes(records[0]), [], []
+    for index, record in enumerate(records[1:], 1):
+        other = _outcomes(record)
+        shared = [key for key in first if key in other] if record.kind == records[0].kind else []
+        if not shared:
+            notes.append(
+                f"{record.name} was not judged on the rows of {records[0].name}: intervals only, no paired test."
+            )
+            continue
+        if len(shared) < max(len(first), len(other)):
+            notes.append(f"{record.name} and {records[0].name} share {len(shared):,} of their validation rows.")
+        before, after = (np.array([outcomes[key] for key in shared]) for outcomes in (first, other))
+        test = paired_errors if record.kind == "number" else mcnemar
+        found.append(SameRows(index, len(shared), test(before, after)))
+    return found, notes
+
+
+def _outcomes(record: Record) -> dict[tuple[str, int], float]:
+    """Each predicted row: right or wrong, or the squared error of a number."""
+    found: dict[tuple[str, int], float] = {}
+    for row in read_predictions(record.folder):
+        label, prediction = row.get("label"), row.get("prediction")
+        key = (str(row.get("row")), hash((str(row.get("text")), _plain(label))))
+        if record.kind != "number":
+            found[key] = float(_plain(prediction) == _plain(label))
+        elif (error := number(row.get("loss"))) is not None:
+            found[key] = error
+    return found
+
+
+def _plain(value: object) -> str:
+    return str(sorted(map(str, value))) if isinstance(value, list) else str(value)

@@ -1,0 +1,374 @@
+"""report.html: one page on one run, for a person who has to decide whether to trust the model.
+
+The last step of a run, and `tunewright report` afterwards. Reads the run folder's files only (through `record`) and
+computes nothing new: no model, no data file. The page is one file without script or request; every text in it is
+escaped, so what a review says is shown, never run. Values are laid out here, the look is report.html.j2 and report.css.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.evaluation import charts, wording
+from tunewright.evaluation.evaluate import overfitting_words
+from tunewright.evaluation.metrics import HIGHER_IS_BETTER
+from tunewright.evaluation.record import (
+    Answer,
+    Record,
+    answers,
+    before_and_after,
+    mapping,
+    number,
+    numbers,
+    objects,
+    read_predictions,
+    read_record,
+    text,
+)
+
+WORST_ROWS = 12
+MOST_POINTS = 240  # of a curve; more are averaged
+MOST_CLASSES_LISTED = 40
+MOST_SENTENCES = 12
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric: never reading, untrained, tuned."""
+
+    name: str
+    meaning: str
+    blind: float | None
+    before: float | None
+    after: float | None
+    interval: tuple[float, float] | None
+    decides: bool
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One evaluation during training; `arrows` compares with the row above."""
+
+    epoch: float | None
+    values: list[float | None]
+    arrows: list[str]
+    best: bool
+
+
+@dataclass(frozen=True)
+class WrongRow:
+    """A validation row that the tuned model gets wrong."""
+
+    where: str
+    text: str
+    truth: str
+    said: list[Answer]
+    loss: float | None
+    broke: bool  # the untrained model had it right
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What the predictions say about errors."""
+
+    rows: list[WrongRow]  # the costliest
+    wrong: int
+    total: int
+
+
+class Known(dict[str, Any]):
+    """A mapping from a file, for the template: what the file doesn't say is None."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into the run folder, whole or not at all."""
+    page, target = render(read_record(folder)), folder / "report.html"
+    draft = folder / f".report.{os.getpid()}.html"
+    try:
+        draft.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a review can't be written otherwise
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def render(record: Record) -> str:
+    """The page as text."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    # StrictUndefined: a misspelt name in the template is our bug and shall not look like an empty table.
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    names = ("decimals", "between", "count", "percent", "bytes_size", "duration", "chance", "metric_name")
+    page.filters.update({name: getattr(wording, name) for name in names})
+    page.filters |= {"date": _date, "share": _share}
+    return _UNPRINTABLE.sub("�", page.get_template("report.html.j2").render(_sections(record)))
+
+
+def _sections(record: Record) -> dict[str, Any]:
+    run, deciding = record.run, wording.deciding_metric(record)
+    shown = _shown_metrics(record, deciding)
+    return {
+        "name": record.name,
+        "run": Known(run),
+        "model": Known(mapping(run.get("model"))),
+        "data": Known(mapping(run.get("data"))),
+        "kind": record.kind,
+        "verdict": wording.verdict(record),
+        "deciding": deciding,
+        "loss_unit": wording.loss_unit(record.kind),
+        "rows_judged": record.judgement.get("num_rows") or mapping(run.get("data")).get("validation_rows"),
+        "metrics": _metric_rows(record, deciding),
+        "warnings": _warnings(record),
+        "notes": _notes(record),
+        "prompts": before_and_after(record.samples),
+        "shown": shown,
+        "epochs": _epoch_rows(record, shown),
+        "per_class": [Known(row) for row in objects(record.judgement.get("per_class"))[:MOST_CLASSES_LISTED]],
+        "confused": _confused(record),
+        "mistakes": _mistakes(record),
+        "recipe": [_split_comment(line) for line in record.recipe_text.splitlines()],
+        "environment": _flat(record.environment),
+        "problems": record.problems,
+        "charts": {name: _trusted(drawing) for name, drawing in _drawings(record, deciding).items()},
+        "chart_style": _trusted(charts.CHART_STYLE),
+    }
+
+
+def _trusted(markup: str) -> Any:
+    """Our own drawing, whose texts `charts` has escaped already."""
+    import markupsafe
+
+    return markupsafe.Markup(markup)  # noqa: S704
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def _metric_rows(record: Record, deciding: str) -> list[MetricRow]:
+    blind, before, after = numbers(record.run.get("baseline")), record.untrained, record.metrics
+    known = [name for name in HIGHER_IS_BETTER if name in after or name in before]
+    return [
+        MetricRow(
+            name=wording.metric_name(name),
+            meaning=wording.metric_meaning(name, record.kind),
+            blind=blind.get(name),
+            before=before.get(name),
+            after=after.get(name),
+            interval=record.intervals.get(name),
+            decides=name == deciding,
+        )
+        for name in sorted(known, key=lambda name: name != deciding)
+    ]
+
+
+def _shown_metrics(record: Record, deciding: str) -> list[str]:
+    """Columns of the per-epoch table: both losses, what decides, and up to three more."""
+    found = {name for row in record.evaluations for name in row}
+    wanted = [deciding, "macro_f1", "micro_f1", "roc_auc", "mcc", "rmse", "mae", "pearson", "spearman"]
+    extra = [f"validation/{name}" for name in dict.fromkeys(wanted) if name != "loss"]
+    columns = ["train/loss", "validation/loss", *[name for name in extra if name in found][:3]]
+    return [name for name in columns if name in found]
+
+
+def _epoch_rows(record: Record, shown: list[str]) -> list[EpochRow]:
+    best, rows, above = mapping(record.run.get("best")).get("step"), [], dict[str, float]()
+    for row in record.evaluations:
+        values = [number(row.get(name)) for name in shown]
+        arrows = [_arrow(name, value, above.get(name)) for name, value in zip(shown, values, strict=True)]
+        above = numbers(row)
+        rows.append(EpochRow(number(row.get("epoch")), values, arrows, best is not None and row.get("step") == best))
+    return rows
+
+
+def _arrow(name: str, value: float | None, above: float | None) -> str:
+    """Direction since the row above, and whether that is welcome."""
+    if value is None or above is None or round(value, 3) == round(above, 3):
+        return ""
+    rises = value > above
+    welcome = rises == HIGHER_IS_BETTER.get(name.split("/")[-1], True)
+    return ("up" if rises else "down") + (" good" if welcome else " bad")
+
+
+def _warnings(record: Record) -> list[str]:
+    said = [text(record.run.get("overfitting")) or overfitting_words(record.evaluations) or ""]
+    said += [text(event.get("message")) for event in record.events if event.get("level") in ("warning", "error")]
+    return _distinct(said)
+
+
+def _notes(record: Record) -> list[str]:
+    notes, warned = record.run.get("notes"), set(_warnings(record))
+    said = [text(note) for note in notes] if isinstance(notes, list) else []
+    return _distinct([sentence for sentence in said if sentence not in warned])
+
+
+def _distinct(sentences: list[str]) -> list[str]:
+    return [sentence for sentence in dict.fromkeys(sentences) if sentence][:MOST_SENTENCES]
+
+
+def _confused(record: Record) -> list[tuple[str, str, int, float]]:
+    """The commonest mistakes of a large confusion table: (true, said, rows, share of true)."""
+    matrix = _confusion(record)
+    if len(matrix) <= 2:
+        return []
+    pairs = [
+        (record.labels[i], record.labels[j], n, n / sum(row))
+        for i, row in enumerate(matrix)
+        for j, n in enumerate(row)
+        if i != j and n
+    ]
+    return heapq.nlargest(4, pairs, key=lambda one: one[2])
+
+
+def _mistakes(record: Record) -> Mistakes:
+    worst: list[tuple[float, int, dict[str, Any]]] = []
+    wrong = total = 0
+    for total, row in enumerate(read_predictions(record.folder), 1):
+        if record.kind != "number" and _same(row.get("prediction"), row.get("label")):
+            continue
+        wrong += 1
+        loss = number(row.get("loss"))
+        entry = (loss if loss is not None else -1.0, -total, row)
+        (heapq.heappush if len(worst) < WORST_ROWS else heapq.heappushpop)(worst, entry)
+    return Mistakes([_wrong_row(row) for *_, row in sorted(worst, key=lambda e: e[:2], reverse=True)], wrong, total)
+
+
+def _wrong_row(row: dict[str, Any]) -> WrongRow:
+    return WrongRow(
+        where=text(row.get("row")),
+        text=str(row.get("text", "")),
+        truth=", ".join(answer.text for answer in answers(row.get("label"), None)) or wording.NOTHING,
+        said=answers(row.get("prediction"), row.get("probabilities")),
+        loss=number(row.get("loss")),
+        broke=row.get("before") is not None and _same(row.get("before"), row.get("label")),
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return sorted(map(str, one)) == sorted(map(str, other))
+    return one == other
+
+
+def _split_comment(line: str) -> tuple[str, str]:
+    """A line of the resolved recipe, and where its value came from."""
+    value, mark, origin = line.rpartition(" # ")
+    return (value.rstrip(), origin.strip()) if mark else (line, "")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(mapping(value), f"{prefix}{name}.")
+        elif isinstance(value, list):
+            found.append((prefix + name, " ".join(map(str, value))))
+        elif value is not None:
+            found.append((prefix + name, str(value)))
+    return found
+
+
+def _date(value: object) -> str:
+    """2026-11-23T14:12:09Z as 2026-11-23 14:12 UTC."""
+    found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", text(value))
+    return f"{found[1]} {found[2]} UTC" if found else wording.NOTHING
+
+
+def _share(value: object) -> float:
+    """A fraction that a gauge can show."""
+    return min(1.0, max(0.0, number(value) or 0.0))
+
+
+# --- drawings ---------------------------------------------------------------------------------------------------
+
+
+def _drawings(record: Record, deciding: str) -> dict[str, str]:
+    bins = [
+        (number(b.get("confidence")), number(b.get("accuracy")), number(b.get("count")))
+        for b in objects(record.judgement.get("reliability"))
+    ]
+    label_counts = numbers(mapping(record.run.get("data")).get("label_counts"))
+    return {
+        "verdict": charts.interval_chart(
+            _estimates(record, deciding),
+            title=f"{wording.metric_name(deciding)} compared",
+            x_label=wording.metric_name(deciding),
+        ),
+        "loss": charts.line_chart(
+            _loss_series(record), title="Loss while training", x_label="epoch", y_label="loss", best=_best(record)
+        ),
+        "metric": charts.line_chart(
+            _metric_series(record, deciding),
+            title=f"{wording.metric_name(deciding)} while training",
+            x_label="epoch",
+            y_label=wording.metric_name(deciding),
+            best=_best(record),
+        ),
+        "confusion": charts.confusion_chart(_confusion(record), record.labels, title="Confusion table"),
+        "reliability": charts.reliability_chart(
+            [(c, a, int(n)) for c, a, n in bins if c is not None and a is not None and n is not None],
+            title="Confidence against truth",
+        ),
+        "labels": charts.bar_chart(list(label_counts.items())[:MOST_CLASSES_LISTED], title="Training labels"),
+    }
+
+
+def _estimates(record: Record, deciding: str) -> list[charts.Estimate]:
+    blind, before = numbers(record.run.get("baseline")).get(deciding), record.untrained.get(deciding)
+    after, (low, high) = record.metrics.get(deciding), record.intervals.get(deciding, (None, None))
+    rows = [charts.Estimate("never reading the text", blind)] if blind is not None else []
+    rows += [charts.Estimate("before training", before, tone="warm")] if before is not None else []
+    return rows + ([charts.Estimate("after training", after, low, high, "accent")] if after is not None else [])
+
+
+def _points(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    pairs = [(number(row.get("epoch")), number(row.get(name))) for row in rows]
+    points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
+    size = -(-len(points) // MOST_POINTS) or 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _loss_series(record: Record) -> list[charts.Series]:
+    evaluations = record.evaluations
+    train = _points([row for row in record.rows if "validation/loss" not in row], "train/loss")
+    dots = len(train) < 3
+    train = _points(evaluations, "train/loss") if dots else train
+    validation = charts.Series("validation", _points(evaluations, "validation/loss"), "accent")
+    return [charts.Series("train", train, "warm", dashed=dots, dots=dots), validation]
+
+
+def _metric_series(record: Record, deciding: str) -> list[charts.Series]:
+    points = _points(record.evaluations, f"validation/{deciding}")
+    blind = numbers(record.run.get("baseline")).get(deciding)
+    if not points or deciding == "loss":
+        return []
+    series = [charts.Series("validation", points, "accent")]
+    if blind is not None:
+        ends = [(points[0][0], blind), (points[-1][0], blind)]
+        series.append(charts.Series("never reading the text", ends, "faint", dashed=True, dots=False))
+    return series
+
+
+def _best(record: Record) -> tuple[float, str] | None:
+    epoch = number(mapping(record.run.get("best")).get("epoch"))
+    return None if epoch is None else (epoch, "★ kept")
+
+
+def _confusion(record: Record) -> list[list[int]]:
+    stored = record.judgement.get("confusion")
+    if not isinstance(stored, list) or len(stored) != len(record.labels):
+        return []
+    rows = [[int(number(n) or 0) for n in row] if isinstance(row, list) else [] for row in stored]
+    return rows if all(len(row) == len(rows) for row in rows) else []

@@ -1,0 +1,188 @@
+"""Numbers as a person reads them, and a run's verdict in one sentence.
+
+Shared by `report`, `compare` and whoever prints a metric. Takes values of any type: what isn't a finite number is "—".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
+from tunewright.evaluation.record import Record, mapping, number, pair, text
+
+NOTHING = "—"
+METRIC_WORDS: dict[str, tuple[str, str]] = {
+    "accuracy": ("accuracy", "share of rows answered right"),
+    "macro_f1": ("macro F1", "precision and recall together, every class counted alike"),
+    "weighted_f1": ("weighted F1", "the same, each class as often as it occurs"),
+    "micro_f1": ("micro F1", "precision and recall of all label decisions together"),
+    "mcc": ("MCC", "correlation of answers and truth; 0 is guessing, 1 perfect"),
+    "roc_auc": ("ROC-AUC", "chance that a row of the class ranks above one that isn't; 0.5 is guessing"),
+    "loss": ("loss", "surprise at the truth, in nats per row; lower is better"),
+    "ece": ("calibration error", "mean gap between stated probability and truth; lower is better"),
+    "rmse": ("RMSE", "typical error, large ones weigh more; lower is better"),
+    "mae": ("MAE", "mean distance from the truth; lower is better"),
+    "pearson": ("Pearson", "linear correlation with the truth"),
+    "spearman": ("Spearman", "agreement on the order of rows"),
+}
+_MEANINGS_BY_KIND = {
+    ("accuracy", "multi"): "share of rows with every label right",
+    ("loss", "multi"): "surprise at the truth, in nats per label; lower is better",
+    ("loss", "number"): "mean squared error; lower is better",
+}
+Tone = Literal["good", "unsure", "bad", "open"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is it better than what there was before?"""
+
+    tone: Tone
+    headline: str
+    sentence: str
+
+
+def metric_name(name: str) -> str:
+    """A metric's name in a table."""
+    return METRIC_WORDS.get(name, (name.replace("_", " "), ""))[0]
+
+
+def metric_meaning(name: str, kind: str = "single") -> str:
+    """What a metric says, in a few words."""
+    return _MEANINGS_BY_KIND.get((name, kind)) or METRIC_WORDS.get(name, ("", ""))[1]
+
+
+def loss_unit(kind: str) -> str:
+    """What losses are counted in."""
+    return {"multi": "nats per label", "number": "squared error"}.get(kind, "nats per row")
+
+
+def decimals(value: object) -> str:
+    """Three decimals."""
+    found = number(value)
+    return NOTHING if found is None else f"{found:.3f}".replace("-0.000", "0.000")
+
+
+def between(value: object) -> str:
+    """[low, high] with three decimals."""
+    found = pair(list(value) if isinstance(value, tuple) else value)
+    return NOTHING if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
+
+
+def count(value: object) -> str:
+    """A whole number with its thousands apart."""
+    found = number(value)
+    return NOTHING if found is None else f"{found:,.0f}"
+
+
+def percent(value: object) -> str:
+    """A fraction as a percentage; small ones keep two digits."""
+    found = number(value)
+    if found is None:
+        return NOTHING
+    return f"{100 * found:.1f} %" if abs(found) >= 0.01 or not found else f"{100 * found:.2g} %"
+
+
+def bytes_size(value: object) -> str:
+    """Bytes in decimal units, as a disk's label has them."""
+    size = number(value)
+    if size is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def duration(value: object) -> str:
+    """Seconds as hours, minutes, seconds."""
+    found = number(value)
+    if found is None:
+        return NOTHING
+    if found < 10:
+        return f"{found:.1f} s"
+    minutes, seconds = divmod(round(found), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def chance(value: object) -> str:
+    """A p-value."""
+    found = number(value)
+    if found is None:
+        return f"p {NOTHING}"
+    return "p < 0.001" if found < 0.001 else f"p = {found:.3f}"
+
+
+def deciding_metric(record: Record) -> str:
+    """The metric that chose the model."""
+    stored = text(mapping(record.run.get("best")).get("metric")).removeprefix("validation/")
+    return stored if stored in HIGHER_IS_BETTER else default_metric(record.kind)  # type: ignore[arg-type]
+
+
+def verdict(record: Record) -> Verdict:
+    """One sentence with its interval: better than before, and than never reading the text?"""
+    name = deciding_metric(record)
+    value, state = record.metrics.get(name), text(record.run.get("state"))
+    if state in ("failed", "cancelled", "interrupted"):
+        message = text(mapping(record.run.get("error")).get("message")) or "It left no word why."
+        return Verdict("bad", f"The run {'was ' if state != 'failed' else ''}{state}.", message)
+    if value is None:
+        return Verdict("open", "Not judged yet.", "The run folder holds no validation metrics of a final model.")
+    return _judged(record, name, value)
+
+
+def _judged(record: Record, name: str, value: float) -> Verdict:
+    baseline = mapping(record.run.get("baseline"))
+    blind, before = number(baseline.get(name)), record.untrained.get(name)
+    sentence = _sentence(record, name, value, before, blind)
+    if blind is None and before is None:
+        return Verdict("open", "Judged, with nothing to compare to.", sentence)
+    sign = 1 if HIGHER_IS_BETTER[name] else -1
+    gains = [sign * (value - rival) for rival in (blind, before) if rival is not None]
+    if blind is not None and sign * (value - blind) <= 0:
+        return Verdict("bad", "No better than never reading the text.", sentence)
+    if min(gains) <= 0:
+        return Verdict("bad", "No better than before training.", sentence)
+    if _surely_above(record, name, value, blind, sign) and _surely_better(record, name, value, before, sign):
+        return Verdict("good", "Better than before training.", sentence)
+    return Verdict("unsure", "Perhaps better; too few rows to be sure.", sentence)
+
+
+def _surely_above(record: Record, name: str, value: float, rival: float | None, sign: int) -> bool:
+    low, high = record.intervals.get(name, (value, value))
+    return rival is None or sign * (low if sign > 0 else high) > sign * rival
+
+
+def _surely_better(record: Record, name: str, value: float, before: float | None, sign: int) -> bool:
+    """The paired test knows more than the interval, where there is one: it looks at the same rows twice."""
+    p_value = number(mapping(record.run.get("comparison")).get("p_value"))
+    if name in ("accuracy", "loss", "rmse") and p_value is not None:
+        return p_value < 0.05
+    return _surely_above(record, name, value, before, sign)
+
+
+def _sentence(record: Record, name: str, value: float, before: float | None, blind: float | None) -> str:
+    came = f"{decimals(before)} → " if before is not None else ""
+    rows = count(record.judgement.get("num_rows") or mapping(record.run.get("data")).get("validation_rows"))
+    said = f"{_first_upper(metric_name(name))} {came}{decimals(value)}"
+    if name in record.intervals:
+        said += f" {between(record.intervals[name])}"
+    said += f" on {rows} validation rows" if rows != NOTHING else ""
+    comparison = mapping(record.run.get("comparison"))
+    if number(comparison.get("fixed")) is not None:
+        test = "" if record.kind == "number" else "McNemar "
+        changed = f"fixed {count(comparison.get('fixed'))}, broke {count(comparison.get('broke'))}"
+        said += f"; {changed} ({test}{chance(comparison.get('p_value'))})"
+    if blind is None:
+        return f"{said}."
+    guess = {"number": "the mean of the training labels", "multi": "the labels that most rows have"}
+    return f"{said}. Always answering {guess.get(record.kind, 'the commonest label')} would give {decimals(blind)}."
+
+
+def _first_upper(words: str) -> str:
+    return words[:1].upper() + words[1:]

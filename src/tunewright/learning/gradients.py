@@ -1,0 +1,127 @@
+"""The gradient of one optimizer step, whatever it is cut into: micro-batches, ranks, or a retry with less memory.
+
+Called by the loop once a step. The sum of losses is divided by the weight of the whole step before backward, so the
+gradient of (batch 8) equals that of (8 x 1), (3 uneven parts) and (2 ranks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunewright.data.batching import Examples, collate, micro_batches
+from tunewright.errors import MachineError
+from tunewright.models.boundary import BoundaryCache
+from tunewright.models.forward import Forward
+from tunewright.runtime import Runtime
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the losses of a micro-batch."""
+        ...
+
+    def weight_sum(self, labels: np.ndarray) -> float:
+        """What the sum over a step is divided by."""
+        ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the loop learns from."""
+
+    dataset: Examples
+    lengths: np.ndarray  # int [examples], tokens of each
+    cache: BoundaryCache | None = None
+
+
+@dataclass
+class Budget:
+    """Most tokens computed at once; halved when a GPU runs out of memory."""
+
+    tokens: int
+
+
+def step_gradient(
+    forward: Forward,
+    objective: Objective,
+    training: Training,
+    indices: np.ndarray,
+    budget: Budget,
+    runtime: Runtime,
+    stop_signal: int,
+    say: Callable[[str], None],
+) -> tuple[float, int]:
+    """The step's gradient in place, its mean loss over all ranks, and the highest stop signal of any rank."""
+    random = torch.get_rng_state() if runtime.device == "cuda" else None
+    while True:
+        try:
+            loss = _accumulate(forward, objective, training, indices, budget.tokens, runtime)
+            break
+        except torch.OutOfMemoryError:
+            budget.tokens = _halved(budget.tokens, training.lengths[indices])
+            forward.model.zero_grad(set_to_none=True)
+            if random is not None:
+                torch.set_rng_state(random)
+                torch.cuda.empty_cache()
+            say(f"out of memory: micro-batches now hold {budget.tokens} tokens; the step stays the same")
+    parameters = [p for p in forward.model.parameters() if p.requires_grad]
+    return _sum_over_ranks(parameters, loss, stop_signal, runtime)
+
+
+def _accumulate(
+    forward: Forward,
+    objective: Objective,
+    training: Training,
+    indices: np.ndarray,
+    max_tokens: int,
+    runtime: Runtime,
+) -> Tensor:
+    """Forward and backward over this rank's share of a step; the gradient is that of the whole step's mean."""
+    weight = objective.weight_sum(training.dataset.labels[indices])
+    device = next(forward.model.parameters()).device
+    total = torch.zeros((), device=device)
+    parts = micro_batches(
+        indices, training.lengths, max_tokens, rank=runtime.rank, world_size=runtime.world_size
+    )
+    for part in parts:
+        batch = collate(training.dataset, part, device)
+        boundary = training.cache.boundary(part, device) if training.cache else None
+        with runtime.autocast():
+            logits = forward.logits(batch.texts, boundary)
+        loss = objective.loss_sum(logits, batch.labels) / weight
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _sum_over_ranks(
+    parameters: list[torch.nn.Parameter], loss: Tensor, stop: int, runtime: Runtime
+) -> tuple[float, int]:
+    """One exchange for gradient, loss and the wish to stop, so that all ranks stop at the same step."""
+    if runtime.world_size == 1:
+        return loss.item(), stop
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([g.flatten() for g in gradients] + [loss.float().reshape(1), loss.new_tensor([float(stop)])])
+    runtime.sum(flat)
+    start = 0
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = flat[start : start + gradient.numel()].view_as(gradient).clone()
+        start += gradient.numel()
+    signals = flat[-1].item()
+    return flat[-2].item(), int(signals and max(2, min(15, signals)))
+
+
+def _halved(tokens: int, lengths: np.ndarray) -> int:
+    """Half the budget of what a micro-batch really held. Raises when it holds a single text already."""
+    held = min(tokens, int(lengths.sum()))
+    if held <= int(lengths.max()):
+        raise MachineError("out of memory with a single text; lower data.max_length", field="data.max_length") from None
+    return max(int(lengths.max()), held // 2)

@@ -1,0 +1,250 @@
+"""The loop: one function, its steps numbered. Loss, batches, evaluation and checkpoints are handed in.
+
+    pending evaluation? -> done? -> forward, backward per micro-batch -> sum over ranks -> clip, step -> log, save
+
+It resumes exactly: order and learning rate are functions of the step, and everything else that a step depends on
+(weights, moments, random state, sums not yet logged) is in the checkpoint. It imports no evaluation and prints nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunewright.data.batching import epoch_steps
+from tunewright.errors import DivergedError, StoppedError
+from tunewright.learning.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    load_optimizer,
+    load_trainable,
+    optimizer_tensors,
+    trainable_tensors,
+)
+from tunewright.learning.gradients import Budget, Objective, Training, step_gradient
+from tunewright.learning.optimization import (
+    clip_gradients,
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+)
+from tunewright.models.forward import Forward
+from tunewright.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Plain numbers: every decision the loop follows."""
+
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    micro_batch_tokens: int
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    evaluate_every: int  # steps
+    evaluate_before: bool
+    checkpoint_every: int | None  # steps; None: after each evaluation
+    log_every: int
+    metric: str  # "validation/accuracy"
+    higher_is_better: bool
+    early_stopping: int | None
+    seed: int
+
+
+@dataclass
+class FitState:
+    """What a checkpoint remembers beside tensors."""
+
+    step: int = 0
+    evaluated_step: int = -1
+    best_step: int | None = None
+    best_value: float | None = None
+    evaluations_without_better: int = 0
+    tokens: int = 0  # real tokens learned from so far
+    micro_batch_tokens: int = 0
+    loss_since_log: list[float] = field(default_factory=lambda: [0.0, 0.0])  # sum of step losses, steps
+    loss_since_evaluation: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the loop speaks to the run: rows to write, and whether to stop."""
+
+    log: Callable[[dict[str, float]], None]
+    evaluate: Callable[[int, float], dict[str, float]]  # (step, epoch) -> "validation/…" metrics
+    evaluated: Callable[[dict[str, float], bool], None]  # (row, is it the best)
+    stepped: Callable[[FitState, float, int], None]  # after each step: state, loss and tokens of the step
+    say: Callable[[str], None]
+    stop_signal: Callable[[], int]  # 0, or the signal that asked to stop
+
+
+def fit(
+    forward: Forward,
+    objective: Objective,
+    training: Training,
+    plan: FitPlan,
+    checkpoints: CheckpointStore,
+    hooks: Hooks,
+    runtime: Runtime,
+    resume: Checkpoint | None = None,
+) -> FitState:
+    """Train until the plan is done; returns the final state. Raises DivergedError, StoppedError, MachineError."""
+    model, parameters = forward.model, [p for p in forward.model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(model, plan.weight_decay)
+    state = FitState(micro_batch_tokens=plan.micro_batch_tokens)
+    if resume is not None:
+        load_trainable(model, resume.weights())
+        load_optimizer(model, optimizer, resume.optimizer())
+        state = FitState(**resume.state["fit"])
+    order = _Order(training.lengths, plan)
+    model.train()
+    while True:
+        # 1. evaluate, if this step is due; 2. remember the best and save
+        if _evaluation_due(state, plan):
+            try:
+                _evaluate(state, plan, hooks)
+            except StoppedError:  # asked to stop while scoring: the evaluation is done again on resume
+                _save(model, optimizer, state, checkpoints, runtime)
+                raise
+            if plan.checkpoint_every is None or state.best_step == state.step or state.step == plan.total_steps:
+                _save(model, optimizer, state, checkpoints, runtime)
+        # 3. done?
+        if state.step >= plan.total_steps or _exhausted(state, plan):
+            return state
+        # 4. forward and backward, micro-batch by micro-batch, then the sum over ranks
+        set_learning_rate(optimizer, plan.learning_rate * _factor(state.step, plan))
+        indices = order.step(state.step)
+        budget = Budget(state.micro_batch_tokens)
+        loss, stop = step_gradient(
+            forward, objective, training, indices, budget, runtime, hooks.stop_signal(), hooks.say
+        )
+        state.micro_batch_tokens = budget.tokens
+        # 5. clip and step, unless the loss is no number: then the weights stay as they were
+        norm = clip_gradients(parameters, plan.max_grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            raise _diverged(state.step, loss, indices, training.dataset)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        # 6. count, log
+        tokens = int(training.lengths[indices].sum())
+        _count(state, loss, tokens)
+        hooks.stepped(state, loss, tokens)
+        if state.step % plan.log_every == 0 or state.step == plan.total_steps:
+            _log(state, plan, norm.item(), hooks)
+        # 7. save where asked; stop where asked
+        if plan.checkpoint_every and state.step % plan.checkpoint_every == 0 and not _evaluation_due(state, plan):
+            _save(model, optimizer, state, checkpoints, runtime)
+        if stop:
+            _save(model, optimizer, state, checkpoints, runtime)
+            raise StoppedError(f"stopped at step {state.step}; continue with --resume", signal_number=stop)
+
+
+class _Order:
+    """Indices of any step; keeps the plan of one epoch."""
+
+    def __init__(self, lengths: np.ndarray, plan: FitPlan):
+        self.lengths, self.plan = lengths, plan
+        self.epoch = -1
+        self.steps: list[np.ndarray] = []
+
+    def step(self, number: int) -> np.ndarray:
+        epoch, position = divmod(number, self.plan.steps_per_epoch)
+        if epoch != self.epoch:
+            self.steps = epoch_steps(self.lengths, self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
+            self.epoch = epoch
+        return self.steps[position]
+
+
+def _evaluation_due(state: FitState, plan: FitPlan) -> bool:
+    if state.evaluated_step == state.step:
+        return False
+    if state.step == 0:
+        return plan.evaluate_before
+    return state.step % plan.evaluate_every == 0 or state.step == plan.total_steps
+
+
+def _evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
+    """Score, and keep count of what is best; the untrained model never is."""
+    epoch = state.step / plan.steps_per_epoch
+    row: dict[str, Any] = {"step": state.step, "epoch": round(epoch, 6)}
+    total, steps = state.loss_since_evaluation
+    if steps:
+        row["train/loss"] = total / steps
+    row |= hooks.evaluate(state.step, epoch)
+    state.evaluated_step = state.step
+    state.loss_since_evaluation = [0.0, 0.0]
+    value = row[plan.metric]
+    better = state.step > 0 and _better(value, state.best_value, plan.higher_is_better)
+    if better:
+        state.best_step, state.best_value, state.evaluations_without_better = state.step, value, 0
+    elif state.step > 0:
+        state.evaluations_without_better += 1
+    hooks.evaluated(row, better)
+
+
+def _better(value: float, best: float | None, higher: bool) -> bool:
+    return best is None or (value > best if higher else value < best)
+
+
+def _exhausted(state: FitState, plan: FitPlan) -> bool:
+    return plan.early_stopping is not None and state.evaluations_without_better >= plan.early_stopping
+
+
+def _factor(step: int, plan: FitPlan) -> float:
+    return learning_rate_factor(step, plan.total_steps, plan.warmup_steps, plan.schedule)
+
+
+def _count(state: FitState, loss: float, tokens: int) -> None:
+    state.step += 1
+    state.tokens += tokens
+    for sums in (state.loss_since_log, state.loss_since_evaluation):
+        sums[0] += loss
+        sums[1] += 1
+
+
+def _log(state: FitState, plan: FitPlan, norm: float, hooks: Hooks) -> None:
+    total, steps = state.loss_since_log
+    state.loss_since_log = [0.0, 0.0]
+    hooks.log(
+        {
+            "step": state.step,
+            "epoch": round(state.step / plan.steps_per_epoch, 6),
+            "train/loss": total / steps,
+            "train/learning_rate": plan.learning_rate * _factor(state.step - 1, plan),
+            "train/grad_norm": norm,
+            "train/tokens": state.tokens,
+        }
+    )
+
+
+def _save(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: FitState,
+    checkpoints: CheckpointStore,
+    runtime: Runtime,
+) -> None:
+    """Rank 0 writes; the others wait, so that nobody runs ahead of a checkpoint that isn't there."""
+    if runtime.is_main:
+        checkpoints.save(
+            state.step, trainable_tensors(model), optimizer_tensors(model, optimizer), {"fit": asdict(state)}
+        )
+        checkpoints.prune(state.best_step)
+    runtime.barrier()
+
+
+def _diverged(step: int, loss: float, indices: np.ndarray, dataset: Any) -> DivergedError:
+    rows = ", ".join(str(int(dataset.rows[i]) + 1) for i in indices[:8])
+    return DivergedError(
+        f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows}); the last checkpoint is "
+        "kept: lower training.learning_rate, or look at these rows"
+    )

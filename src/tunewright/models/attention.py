@@ -1,0 +1,158 @@
+"""Attention over texts laid end to end: each text sees only itself; and attention of one token per text.
+
+`packed_attention` is registered with transformers and called by a model's own code while `packed_attention_in` holds.
+Shapes: N tokens of all texts, B texts, H heads, G key heads, D model width, d head width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "tunewright_packed"
+
+
+@contextlib.contextmanager
+def packed_attention_in(config: Any) -> Iterator[None]:
+    """Models of this config call `packed_attention`; transformers builds no mask for a name it doesn't know."""
+    AttentionInterface.register(NAME, packed_attention)
+    own = config._attn_implementation
+    config._attn_implementation_internal = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation_internal = own
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sequence_lengths: tuple[int, ...],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each text: query [1, H, N, d], key and value [1, G, N, d] -> [1, N, H, d]."""
+    causal = bool(getattr(module, "is_causal", False))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    runs = [(length, len(list(same))) for length, same in groupby(sequence_lengths)]
+    sizes = [length * count for length, count in runs]
+    outputs = []
+    for (length, count), *parts in zip(runs, *(t[0].split(sizes, 1) for t in (query, key, value)), strict=True):
+        q, k, v = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts)  # [count, H, length, d]
+        out = _attend(q, k, v, scaling, dropout, causal, sliding_window, softcap)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Attention of texts of one length: [count, H, length, d] -> the same."""
+    mask = _window_mask(q.shape[2], window, causal, q.device) if window is not None else None
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling
+        )
+    scores = q @ k.transpose(-2, -1) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
+    scores = torch.tanh(scores / softcap) * softcap
+    if mask is None and causal:
+        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+
+
+def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor | None:
+    """True = may be seen, [length, length]; None where the window is wider than the text."""
+    if window >= length:
+        return None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position
+    return (distance >= 0) & (distance < window) if causal else distance.abs() < window
+
+
+def pooled_attention(
+    query: Tensor,
+    hidden: Tensor,
+    lengths: tuple[int, ...],
+    key: nn.Module,
+    value: nn.Module,
+    *,
+    head_width: int,
+    scaling: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of one token per text over its text: query [B, D], hidden [N, D] -> context [B, D].
+
+    With one query per text, q·(W x + b) = (Wᵀ q)·x + const and Σ a (W x + b) = W (Σ a x) + b, so the keys and values
+    of the N tokens are never computed. A projection that is not linear in x (adapter dropout in training) is.
+    """
+    q = query.unflatten(1, (-1, head_width))  # [B, H, d]
+    key_weight = linear_weight(key)
+    value_weight = linear_weight(value) if dropout == 0 else None  # dropped weights don't sum to one
+    if key_weight is not None:
+        q = torch.einsum("bhd,hdm->bhm", q, key_weight[0].unflatten(0, (-1, head_width)))
+        keys = hidden[:, None]  # [N, 1, D]: the same for every head
+    else:
+        keys = key(hidden).unflatten(1, (-1, head_width))  # [N, H, d]
+    values = hidden[:, None] if value_weight is not None else value(hidden).unflatten(1, (-1, head_width))
+    contexts = []
+    for q_text, k_text, v_text in zip(q, keys.split(lengths), values.split(lengths), strict=True):
+        weights = (_scores(q_text, k_text) * scaling).softmax(-1)
+        weights = F.dropout(weights, dropout, training=dropout > 0)
+        contexts.append(_mix(weights, v_text))
+    context = torch.stack(contexts)  # [B, H, D], or [B, H, d] where values were computed
+    if value_weight is not None:
+        weight, bias = value_weight
+        context = torch.einsum("bhm,hdm->bhd", context, weight.unflatten(0, (-1, head_width)))
+        context = context if bias is None else context + bias.unflatten(0, (-1, head_width))
+    return context.flatten(1)
+
+
+def _scores(query: Tensor, keys: Tensor) -> Tensor:
+    """[H, m] · [n, 1 or H, m] -> [H, n]."""
+    return query @ keys[:, 0].T if keys.shape[1] == 1 else torch.einsum("hm,nhm->hn", query, keys)
+
+
+def _mix(weights: Tensor, values: Tensor) -> Tensor:
+    """[H, n] · [n, 1 or H, m] -> [H, m]."""
+    return weights @ values[:, 0] if values.shape[1] == 1 else torch.einsum("hn,nhm->hm", weights, values)
+
+
+def linear_weight(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """Weight [out, in] and bias of a projection with its LoRA update added in, or None where it isn't linear."""
+    if type(module) is nn.Linear:
+        return module.weight, module.bias
+    layer: Any = module
+    if not hasattr(layer, "lora_A") or type(layer.base_layer) is not nn.Linear or any(layer.use_dora.values()):
+        return None
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    for name in layer.active_adapters if not (layer.disable_adapters or layer.merged) else ():
+        dropout = layer.lora_dropout[name]
+        if layer.training and getattr(dropout, "p", 0.0) > 0:
+            return None
+        weight = weight + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
+    return weight, bias

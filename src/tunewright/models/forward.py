@@ -1,0 +1,193 @@
+"""One forward for every model and every saving: unpadded texts, cached boundary activations, one pooled token.
+
+    input_ids [N] --embeddings--> lower layers --boundary [N, D]--> upper layers --> pooled token [B, D] --> head
+
+A described architecture (see `architectures`) runs on texts laid end to end, so that no padding is computed: its own
+code runs, our attention function keeps each text to itself, and stand-ins in its list of layers skip, record or inject
+hidden states. Any other model runs as it is, on a padded batch. What holds for a model is checked with numbers when it
+is wrapped (`checked`); what doesn't is switched off and named in `notes`. Training and saving are elsewhere.
+
+Shapes: N tokens of all texts, B texts, D model width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.data.batching import Texts, lay_end_to_end
+from tunewright.models import architectures
+from tunewright.models.attention import packed_attention_in
+from tunewright.models.layers import Inject, Pool, PoolPlan, Record, Skip, mean_per_text
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Hidden states that enter layer k, from the cache: [N, D]; for k = number of layers the pooled [B, D]."""
+
+    k: int
+    states: Tensor
+
+
+@dataclass
+class Forward:
+    """Logits of a sequence-classification model, plain or wrapped by PEFT, for texts laid end to end."""
+
+    model: Any
+    packed: bool = True  # texts end to end; False: pad and call the model as it is
+    one_token: bool = True  # compute the last layer for the pooled token alone where its parts are known
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inner: Any = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self.base: Any = getattr(self.inner, self.inner.base_model_prefix)
+        self.config: Any = self.inner.config
+        self.architecture = architectures.find(self.inner)
+        if self.architecture is None and self.packed:
+            self.packed = False
+            self.notes.append(f"{self.config.model_type}: its layers aren't described here; plain forward with padding")
+
+    @classmethod
+    def checked(cls, model: Any) -> Forward:
+        """A forward whose savings equal the plain one on a probe of three texts; those that don't are switched off."""
+        forward = cls(model)
+        if forward.packed and not forward._agrees():
+            forward.one_token = False
+            if not forward._agrees():
+                forward.packed = False
+            kept = "padding is computed" if not forward.packed else "the last layer runs on every token"
+            forward.notes.append(f"{forward.config.model_type}: faster forward differs from the plain one; {kept}")
+        return forward
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the stack, or 0 where it isn't described."""
+        return len(self._layers) if self.architecture else 0
+
+    @property
+    def pools_by_mean(self) -> bool:
+        """Whether the head reads the mean of a text's tokens."""
+        return architectures.pools_by_mean(self.inner)
+
+    @property
+    def pools_late(self) -> bool:
+        """Whether all tokens must leave the last layer, because pooling happens behind it."""
+        return self.pools_by_mean or (self.architecture is not None and self.architecture.checks_shape)
+
+    def logits(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
+        """Logits [B, outputs]; with a boundary, the layers below it are not run."""
+        if not self.packed:
+            return self._padded(texts)
+        layers = list(self._layers)
+        k = boundary.k if boundary is not None else 0
+        if boundary is not None and k > 0:
+            ready = k == len(layers) and not self.pools_late  # [B, D]: already the pooled token
+            states = boundary.states[:, None] if ready else boundary.states[None]
+            layers[:k] = [*(Skip(layer) for layer in layers[: k - 1]), Inject(layers[k - 1], states)]
+        if k < len(layers) and not self.pools_late:
+            layers[-1] = Pool(layers[-1], self._pool_plan(texts))
+        with self._running(layers, texts):
+            return self._head(texts)
+
+    def states(self, texts: Texts, k: int) -> Tensor:
+        """What enters layer k: [N, D]; for k = number of layers the pooled token's, [B, D] (all, if it pools late)."""
+        layers = list(self._layers)
+        record = Record(layers[min(k, len(layers) - 1)])
+        if k < len(layers):
+            layers[k:] = [record, *(Skip(layer) for layer in layers[k + 1 :])]
+        else:
+            inner = layers[-1] if self.pools_late else Pool(layers[-1], self._pool_plan(texts))
+            layers[-1] = record.after(inner)
+        with self._running(layers, texts, pool=False):
+            self.base(**self._inputs(texts))
+        assert record.states is not None
+        return record.states[:, 0] if record.states.shape[1] == 1 and k == len(layers) else record.states[0]
+
+    # ---- parts ----
+
+    @property
+    def _layers(self) -> nn.ModuleList:
+        assert self.architecture is not None
+        return self.base.get_submodule(self.architecture.layers)
+
+    def _pool_plan(self, texts: Texts) -> PoolPlan:
+        assert self.architecture is not None
+        ends = torch.tensor(texts.lengths, device=texts.device).cumsum(0)
+        first = torch.cat([ends.new_zeros(1), ends[:-1]])
+        indices = ends - 1 if self.architecture.pooled == "last" else first
+        return PoolPlan(indices, texts.lengths, self.architecture.last_layer if self.one_token else None)
+
+    def _inputs(self, texts: Texts) -> dict[str, Any]:
+        assert self.architecture is not None
+        start = self.config.pad_token_id + 1 if self.architecture.positions_start == "after_padding" else 0
+        positions = torch.cat([torch.arange(start, start + n, device=texts.device) for n in texts.lengths])
+        inputs = {
+            "input_ids": texts.input_ids[None],
+            "position_ids": positions[None],
+            "attention_mask": None,
+            "sequence_lengths": texts.lengths,
+        }
+        return inputs | ({"use_cache": False} if self.architecture.pooled == "last" else {})
+
+    def _head(self, texts: Texts) -> Tensor:
+        # A decoder's own code would look for the last real token in a padded batch; ours is already chosen.
+        if hasattr(self.inner, "score"):
+            hidden = self.base(**self._inputs(texts)).last_hidden_state
+            pooled = hidden[0, self._pool_plan(texts).indices] if self.pools_late else hidden[:, 0]
+            return self.inner.score(pooled)
+        return self.inner(**self._inputs(texts)).logits
+
+    @contextlib.contextmanager
+    def _running(self, layers: Sequence[nn.Module], texts: Texts, pool: bool = True) -> Iterator[None]:
+        """The model with these layers in the place of its own, and our attention, for the length of one call."""
+        assert self.architecture is not None
+        path, _, name = self.architecture.layers.rpartition(".")
+        parent, own = self.base.get_submodule(path), self._layers
+        hook = None
+        if pool and self.pools_by_mean:
+            norm = self.base.get_submodule(self.architecture.final_norm)
+            hook = norm.register_forward_hook(lambda _m, _i, hidden: mean_per_text(hidden, texts.lengths))
+        setattr(parent, name, nn.ModuleList(layers))
+        try:
+            with packed_attention_in(self.config):
+                yield
+        finally:
+            setattr(parent, name, own)
+            if hook is not None:
+                hook.remove()
+
+    def _padded(self, texts: Texts) -> Tensor:
+        rows = torch.nn.utils.rnn.pad_sequence(
+            list(texts.input_ids.split(list(texts.lengths))),
+            batch_first=True,
+            padding_value=self.config.pad_token_id or 0,
+        )
+        lengths = torch.tensor(texts.lengths, device=texts.device)
+        mask = torch.arange(rows.shape[1], device=texts.device) < lengths[:, None]
+        return self.inner(input_ids=rows, attention_mask=mask.long()).logits
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        """Whether the packed forward gives the plain one's logits on a probe."""
+        generator = torch.Generator().manual_seed(0)
+        special = {self.config.pad_token_id, self.config.eos_token_id, self.config.bos_token_id}
+        usable = [i for i in range(min(self.config.vocab_size, 1000)) if i not in special]
+        picks = torch.randint(len(usable), (24,), generator=generator).tolist()
+        ids = [usable[i] for i in picks]
+        device = next(self.model.parameters()).device
+        texts = lay_end_to_end([ids[:5], ids[5:11], ids[11:]], device)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            plain, packed = self._padded(texts), self.logits(texts)
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+            return False  # an architecture that doesn't take our inputs: the plain forward will serve
+        finally:
+            self.model.train(was_training)
+        scale = plain.abs().max().clamp(min=1e-3)
+        return bool(((plain - packed).abs().max() / scale) < 1e-3)

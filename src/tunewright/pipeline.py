@@ -1,0 +1,105 @@
+"""The flow of a run, one call per arrow; what each arrow does is in its own place.
+
+    recipe -> data -> base model -> decisions -> tokens -> trainable -> plan -> [boundary cache] -> fit -> model -> report
+
+`stages` holds the arrows that take more than a line, `judging` the scores; this file says the order.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tunewright import describing, judging, opening, stages
+from tunewright.learning.gradients import Training
+from tunewright.learning.loop import Hooks, fit
+from tunewright.progress import Finished, Listener, Phase, silent
+from tunewright.recipe import Recipe
+from tunewright.recording import Recorder, Stopwatch, now
+from tunewright.runs import Run
+from tunewright.runtime import Runtime, peak_memory, started
+
+
+def fine_tune(
+    recipe: Recipe | None,
+    *,
+    data: Any = None,
+    validation: Any = None,
+    runs: Path = Path("runs"),
+    resume: str | None = None,
+    listener: Listener = silent,
+) -> Run:
+    """Run a recipe from data to report and return the run.
+
+    `data` and `validation` are Python objects that stand for the recipe's files. `resume` names a run to continue; it
+    keeps the recipe it began with. Raises the errors of `tunewright.errors`; StoppedError when asked to stop, after a
+    checkpoint was saved.
+    """
+    watch = Stopwatch()
+    recorder, recipe, resuming = opening.open_run(recipe, runs, resume, listener)
+    t = recipe.training
+    with recorder.recording(), opening.signals() as stop_signal, started(t.device, t.precision, t.threads) as runtime:
+        recorder.state("preparing", "reading the data")
+        read = stages.read_data(recipe, data, validation, recorder)
+        base = stages.load_base(recipe, read, runs, recorder)
+        resolved, origins = stages.resolve(recipe, read, base)
+        tokens = stages.tokenize(resolved, read, base, runtime, recorder)
+        trained = stages.choose_trainable(resolved, read, tokens, base, recorder)
+        plan = stages.plan(resolved, tokens, trained, runtime, recorder)
+        if not resuming:
+            recorder.write("recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime))
+        recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
+        recorder.update(**describing.facts(resolved, read, tokens, base, trained, plan))
+        recorder.tell(describing.header(resolved, read, tokens, base, trained, plan, runtime, recorder.folder))
+
+        caches = stages.build_caches(trained, tokens, runtime, recorder)
+        judge = judging.Judge(
+            resolved, read, tokens, base.loaded.tokenizer, trained.forward, caches.validation, plan, runtime, recorder,
+            stop_signal,
+        )  # fmt: skip
+        store, checkpoint = stages.checkpoints(resolved, read, base, caches, runtime, recorder, resuming)
+        recorder.state("running", "training")
+        hooks = Hooks(judge.log, judge.evaluate, judge.evaluated, judge.stepped, recorder.say, stop_signal)
+        training = Training(tokens.train, tokens.train.lengths, caches.train)
+        with watch.timing("fit"):
+            state = fit(trained.forward, trained.objective, training, plan, store, hooks, runtime, checkpoint)
+
+        recorder.state("saving", "saving the model")
+        step = stages.keep_best(resolved, trained, state, store)
+        saved_bytes = stages.save(resolved, read, base, trained, tokens, recorder)
+        recorder.state("evaluating", "judging the final model")
+        recorder.update(**judge.finish(step), **_spent(watch, state.tokens, recorder), **_size(recorder, saved_bytes))
+        _finish(recorder, caches, runtime)
+    run = Run(recorder.folder)
+    recorder.tell(Finished(recorder.folder, recorder.summary))
+    return run
+
+
+def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None:
+    """The report, then the word that all is well; the caches have served."""
+    from tunewright.evaluation.report import write_report
+
+    runtime.barrier()
+    if recorder.writes:
+        caches.remove()
+        recorder.tell(Phase("writing the report"))
+        recorder.update(state="succeeded", finished=now())
+        recorder.event("state", "succeeded")
+        write_report(recorder.folder)
+
+
+def _spent(watch: Stopwatch, tokens: int, recorder: Recorder) -> dict[str, Any]:
+    """Seconds, memory and speed; a resumed run adds to what was spent before."""
+    seconds = recorder.summary.get("seconds", 0.0) + watch.seconds
+    return {
+        "seconds": round(seconds, 3),
+        "train_seconds": round(watch.spent["fit"], 3),
+        "train_tokens_seen": tokens,
+        "tokens_per_second": round(tokens / watch.spent["fit"], 1),
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def _size(recorder: Recorder, saved_bytes: int) -> dict[str, Any]:
+    return {"model": {**recorder.summary["model"], "saved_bytes": saved_bytes}}

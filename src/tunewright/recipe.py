@@ -1,0 +1,193 @@
+"""The recipe: every setting of a run, declared once, with its default and its one-sentence help.
+
+Reads nothing and decides nothing: `recipe_files` reads YAML and overrides, `defaults` turns `auto` into a value with
+a reason. The JSON Schema, the reference page and the command's help come from these classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+Metric = Literal[
+    "auto",
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "micro_f1",
+    "mcc",
+    "roc_auc",
+    "loss",
+    "ece",
+    "rmse",
+    "mae",
+    "pearson",
+    "spearman",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+class DataRecipe(_Part):
+    """What to learn from."""
+
+    train: str
+    """File (JSONL, JSON, CSV, TSV, Parquet; each also .gz), folder with train/validation/test files, or Hub id."""
+    validation: str | Annotated[float, Field(gt=0, lt=1)] | Auto = "auto"
+    """File to evaluate on, or the fraction of train to hold out; auto: the folder's own file, else 0.1."""
+    revision: str | None = None
+    """Revision of a Hub dataset; the exact commit is recorded either way."""
+    text: str = "auto"
+    """Column that holds the text; auto guesses and says so."""
+    label: str = "auto"
+    """Column that holds the label; auto guesses and says so."""
+    labels: dict[str, str] | list[str] | Literal["auto", "number"] = "auto"
+    """Names for label values ({0: Negative, 1: Positive}), an order of names, or `number` for regression."""
+    max_length: PositiveInt | Auto = "auto"
+    """Tokens kept of each text; auto: what 95 of 100 texts need, at most 256, or what the model can read."""
+    truncate: Literal["left", "right"] = "left"
+    """Side that is cut when a text is too long; left keeps the end."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Whether equal texts stay in train; either way equal texts never fall on both sides of a split."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _names_as_text(cls, value: object) -> object:
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class TrainableRecipe(_Part):
+    """Which parameters learn."""
+
+    method: Literal["full", "head", "lora"] = "lora"
+    """full: every parameter; head: a new head on the frozen model; lora: low-rank adapters and the head."""
+    rank: PositiveInt | Auto = "auto"
+    """Rank r of the adapters (lora)."""
+    alpha: PositiveFloat | Auto = "auto"
+    """Adapter scale: the update is multiplied by alpha / rank (lora); auto: 2 x rank."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapters' input (lora)."""
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter, or all of them (lora)."""
+    layers: str = "all"
+    """`all`, or `last N`: train only the last N layers; what lies below is computed once and cached."""
+
+    @field_validator("layers")
+    @classmethod
+    def _all_or_last(cls, value: str) -> str:
+        words = value.split()
+        if value != "all" and not (len(words) == 2 and words[0] == "last" and words[1].isdigit() and int(words[1])):
+            raise ValueError('expected "all" or "last N" with N at least 1')
+        return value
+
+    @property
+    def last_layers(self) -> int | None:
+        """N of `last N`, or None for all layers."""
+        return None if self.layers == "all" else int(self.layers.split()[1])
+
+
+class TrainingRecipe(_Part):
+    """How they learn."""
+
+    epochs: PositiveFloat | Auto = "auto"
+    """Times the training data is seen; give epochs or max_steps."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps, instead of epochs."""
+    batch_size: PositiveInt | Auto = "auto"
+    """Examples per optimizer step, over all ranks."""
+    micro_batch_tokens: PositiveInt | Auto = "auto"
+    """Most tokens computed at once; a step's examples are split to fit, its gradient stays the same."""
+    learning_rate: PositiveFloat | Auto = "auto"
+    """Peak learning rate, after warm-up."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after warm-up."""
+    warmup_fraction: Fraction = 0.06
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay, without norms and biases."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradient norm above which the gradient is scaled down; 0: never."""
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """Weight of each class in the loss; balanced: inverse to its frequency."""
+    label_smoothing: Fraction = 0.0
+    """Probability mass taken from the true class and spread over all (single-label)."""
+    base_dropout: Fraction | Auto = "auto"
+    """Dropout inside the base model; auto: the model's own for full, none where the base is frozen."""
+    early_stopping: PositiveInt | None = None
+    """Stop after this many evaluations without a better metric."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the computation; auto measures which is fastest here."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    threads: PositiveInt | Auto = "auto"
+    """CPU threads; auto: one per core."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of splits, order, new parameters and dropout."""
+    checkpoint_every: PositiveInt | Literal["evaluation"] = "evaluation"
+    """Steps between checkpoints, or one per evaluation."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints kept, beside the best."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingRecipe:
+        if self.max_steps is not None and self.epochs != "auto":
+            raise ValueError("give epochs or max_steps, not both")
+        return self
+
+
+class EvaluationRecipe(_Part):
+    """How it is judged."""
+
+    every: PositiveInt | Literal["epoch"] = "epoch"
+    """Steps between evaluations, or one per epoch."""
+    keep: Literal["best", "last"] = "best"
+    """Which checkpoint becomes the final model."""
+    metric: Metric = "auto"
+    """Metric that decides which is best; auto: accuracy, micro_f1 (multi-label) or rmse (numbers)."""
+    before: bool = True
+    """Score the untrained model first (epoch 0)."""
+    prompts: list[str] = []
+    """Texts shown before and after."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples behind each 95 % interval."""
+
+
+class Recipe(_Part):
+    """Everything a run depends on."""
+
+    task: Literal["classify"] = "classify"
+    """What the model learns to do; classify: a label, several labels, or a number for each text."""
+    model: str = "minilm"
+    """Base model: `minilm` (packaged), a folder, a Hub id, or run:NAME."""
+    revision: str | None = None
+    """Revision of a Hub model; the exact commit is recorded either way."""
+    name: str | None = None
+    """Name of the run; default: the data file's name."""
+    data: DataRecipe
+    trainable: TrainableRecipe = TrainableRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", value):
+            raise ValueError("expected letters, digits, '.', '_' or '-', at most 96, starting with a letter or digit")
+        return value
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Optimizer steps that show every example once."""
+    return math.ceil(num_examples / batch_size)

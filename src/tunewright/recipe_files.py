@@ -1,0 +1,268 @@
+"""Recipes as files: YAML in, `-s key=value` on top, one-line errors with the nearest name; resolved YAML out.
+
+`recipe` declares the settings; this file only reads, checks and writes them.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tunewright.errors import RecipeError, did_you_mean
+from tunewright.recipe import Recipe
+
+MAX_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without duplicate keys and aliases, in which 1e-4 is a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed in a recipe", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'"{key.value}" is given twice', problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file with overrides on top. Paths in it are relative to its folder. Raises RecipeError."""
+    path = Path(path)
+    values = read_yaml(path)
+    recipe = build_recipe(values, overrides, where=str(path))
+    return _anchored(recipe, path.parent, overridden={o.partition("=")[0] for o in overrides})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        raw = path.read_bytes()
+        if len(raw) > MAX_BYTES:
+            raise RecipeError(f"a recipe is a page of YAML, this file has {len(raw):,} bytes", where=str(path))
+        values = yaml.load(raw.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [])
+        raise RecipeError(f"no such recipe.{near}", where=str(path)) from None
+    except OSError as error:
+        raise RecipeError(f"can't be read ({error.strerror})", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"byte {error.start} is not UTF-8; save the recipe as UTF-8", where=str(path)) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(*_yaml_problem(error), where=_yaml_place(path, error)) from None
+    if not isinstance(values, dict):
+        raise RecipeError("expected `key: value` lines, starting with task, model and data", where=str(path))
+    return values
+
+
+def build_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), where: str | None = None) -> Recipe:
+    """A checked recipe from nested values and `a.b=c` overrides. Raises RecipeError naming the field."""
+    merged = _copied(values)
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise _recipe_error(error, where) from None
+
+
+def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
+    """YAML of a recipe; `origins` puts where each value came from at the line's end."""
+    lines: list[str] = []
+    for key, value in recipe.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            lines.append(f"{key}:")
+            lines += [_line(f"{key}.{name}", name, v, origins, "  ") for name, v in value.items()]
+        else:
+            lines.append(_line(key, key, value, origins, ""))
+    return "\n".join(lines) + "\n"
+
+
+def _line(path: str, name: str, value: Any, origins: Mapping[str, str] | None, indent: str) -> str:
+    text = yaml.safe_dump({name: value}, default_flow_style=True, allow_unicode=True, width=10**9).strip()[1:-1]
+    origin = (origins or {}).get(path)
+    return f"{indent}{text}" + (f"  # {origin}" if origin else "")
+
+
+# ---- the reference: one entry per setting ----
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """One setting, as the reference page and `schema --field` show it."""
+
+    path: str
+    type: str
+    default: str
+    help: str
+
+
+def field_docs() -> list[FieldDoc]:
+    """Every setting, in the order of the recipe."""
+    return list(_docs(Recipe, ""))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe."""
+    return Recipe.model_json_schema()
+
+
+def _docs(model: type[BaseModel], prefix: str) -> Iterator[FieldDoc]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _docs(info.annotation, f"{prefix}{name}.")
+            continue
+        default = "required" if info.is_required() else yaml.safe_dump(info.default, default_flow_style=True).split("\n")[0]
+        yield FieldDoc(f"{prefix}{name}", _type_words(info.annotation), default, info.description or "")
+
+
+def _type_words(annotation: Any) -> str:
+    """`int | auto`, `linear | cosine`, in words a person reads."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _type_words(typing.get_args(annotation)[0])
+    if origin is typing.Literal:
+        return " | ".join(str(a) for a in typing.get_args(annotation))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type_words(a) for a in typing.get_args(annotation) if a is not type(None))
+    if origin is list:
+        return f"list of {_type_words(typing.get_args(annotation)[0])}"
+    if origin is dict:
+        key, value = typing.get_args(annotation)
+        return f"{{{_type_words(key)}: {_type_words(value)}}}"
+    return {"str": "text", "float": "number", "int": "integer", "bool": "true | false"}.get(annotation.__name__, "")
+
+
+# ---- parts ----
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copied(v) if isinstance(v, Mapping) and k in _PARTS else v for k, v in values.items()}
+
+
+_PARTS = {name for name, info in Recipe.model_fields.items() if name in ("data", "trainable", "training", "evaluation")}
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Put one `a.b=c` into the nested values."""
+    key, equals, text = override.partition("=")
+    known = [doc.path for doc in field_docs()]
+    if not equals:
+        raise RecipeError(f'"-s {override}" has no "="; write -s training.learning_rate=1e-4', field=key)
+    if key not in known:
+        raise RecipeError(f'"{key}" is not a setting.{_nearest(key)}', field=key)
+    try:
+        value = yaml.load(text, Loader=_Loader) if text else ""  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    for name in parents:
+        inner = values.setdefault(name, {})
+        values = inner if isinstance(inner, dict) else values.__setitem__(name, {}) or values[name]
+    values[last] = value
+
+
+def _recipe_error(error: ValidationError, where: str | None) -> RecipeError:
+    """The first problem as one sentence; pydantic reports each member of a union, the shortest path says it best."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = ".".join(str(part) for part in first["loc"] if str(part) in _names())
+    if first["type"] == "extra_forbidden":
+        full = ".".join(str(part) for part in first["loc"])
+        return RecipeError(f'"{full}" is not a setting.{_nearest(full)}', where=where, field=full)
+    if first["type"] == "missing":
+        full = ".".join(str(part) for part in first["loc"])
+        return RecipeError(f'"{full}" is missing', where=where, field=full)
+    same = [p for p in problems if ".".join(str(x) for x in p["loc"] if str(x) in _names()) == path]
+    wanted = " or ".join(dict.fromkeys(_wish(p) for p in same))
+    return RecipeError(f'"{path or "recipe"}" is {_shown(first["input"])}; {wanted}', where=where, field=path or None)
+
+
+def _wish(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _names() -> set[str]:
+    return {part for doc in field_docs() for part in doc.path.split(".")}
+
+
+# Names other tools use for the same thing.
+_ELSEWHERE = {
+    "lr": "training.learning_rate",
+    "batch": "training.batch_size",
+    "per_device_train_batch_size": "training.batch_size",
+    "num_train_epochs": "training.epochs",
+    "num_epochs": "training.epochs",
+    "lr_scheduler_type": "training.schedule",
+    "r": "trainable.rank",
+    "lora_r": "trainable.rank",
+    "lora_alpha": "trainable.alpha",
+    "lora_dropout": "trainable.dropout",
+    "target_modules": "trainable.targets",
+    "max_seq_length": "data.max_length",
+    "dataset": "data.train",
+    "base_model": "model",
+}
+
+
+def _nearest(full: str) -> str:
+    """The known setting whose last word, or whole path, is nearest."""
+    if elsewhere := _ELSEWHERE.get(full.split(".")[-1]):
+        return f' Did you mean "{elsewhere}"?'
+    paths = [doc.path for doc in field_docs()]
+    direct = did_you_mean(full, paths)
+    by_word = {path.split(".")[-1]: path for path in paths}
+    near = did_you_mean(full.split(".")[-1], by_word)
+    return direct or (f' Did you mean "{by_word[near.split(chr(34))[1]]}"?' if near else "")
+
+
+def _yaml_problem(error: Exception) -> tuple[str]:
+    problem = getattr(error, "problem", None) or "the YAML can't be read"
+    if "\\t" in str(problem):
+        problem = "a tab where YAML wants spaces"
+    return (str(problem),)
+
+
+def _yaml_place(path: Path, error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{path}:{mark.line + 1}" if mark is not None else str(path)
+
+
+def _anchored(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
+    """Relative paths in a recipe file start at its folder, if that is where the file is."""
+    changes: dict[str, Any] = {}
+    for name in ("train", "validation"):
+        value = getattr(recipe.data, name)
+        if isinstance(value, str) and f"data.{name}" not in overridden and not Path(value).exists():
+            beside = folder / value
+            if beside.exists():
+                changes[name] = str(beside)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)}) if changes else recipe

@@ -1,0 +1,168 @@
+"""The machine under a run: device, number format, threads, rank, memory. Probed, not assumed.
+
+Owns everything that differs between one process and a world of them; the loop only sees sums over ranks. Imports torch
+inside its functions, so that the command's help stays instant.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewright.errors import MachineError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how this process computes."""
+
+    device: str  # cpu, cuda, mps
+    precision: str  # fp32, bf16
+    threads: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the model computes."""
+        import torch
+
+        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over all ranks, in place."""
+        if self.world_size > 1:
+            import torch.distributed as distributed
+
+            try:
+                distributed.all_reduce(tensor)
+            except RuntimeError as error:
+                raise MachineError(f"another rank is gone ({str(error).splitlines()[0]}); start with --resume") from None
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        import torch
+
+        self.sum(torch.zeros(1, device=self.device))
+
+    def share(self, text: str) -> str:
+        """Rank 0's text, on every rank."""
+        if self.world_size == 1:
+            return text
+        import torch.distributed as distributed
+
+        box = [text]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+
+@contextmanager
+def started(device: str = "auto", precision: str = "auto", threads: int | str = "auto") -> Iterator[Runtime]:
+    """Set threads, join the ranks that torchrun started, and leave them at the end. Raises MachineError."""
+    import torch
+
+    chosen = _device(device)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _threads() if threads == "auto" else int(threads)
+    if world_size > 1 and threads == "auto":
+        count = max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    torch.set_num_threads(count)
+    runtime = Runtime(chosen, _precision(chosen, precision), count, int(os.environ.get("RANK", "0")), world_size)
+    if world_size == 1:
+        yield runtime
+        return
+    import torch.distributed as distributed
+
+    distributed.init_process_group("nccl" if chosen == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    try:
+        yield runtime
+    finally:
+        distributed.destroy_process_group()
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there[wanted]:
+        raise MachineError(f'device "{wanted}" is not available here; use training.device: auto', field="training.device")
+    return wanted
+
+
+def _threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _precision(device: str, wanted: str) -> str:
+    """`auto`: bf16 where it multiplies at least 1.5 times as fast as fp32 here."""
+    if wanted != "auto":
+        return wanted
+    if device == "mps":
+        return "fp32"
+    return "bf16" if _seconds(device, "bfloat16") * 1.5 < _seconds(device, "float32") else "fp32"
+
+
+def _seconds(device: str, dtype: str, size: int = 256) -> float:
+    """Best of three seconds for a matrix product in this number format."""
+    import torch
+
+    a = torch.ones(size, size, device=device, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(4):
+        begin = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def memory_in_use() -> int:
+    """Resident bytes of this process."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def peak_memory() -> int:
+    """Most bytes this process ever held resident; on a GPU, most that torch held there."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def memory_available() -> int:
+    """Bytes this process may still take: what the machine has free, or what its control group leaves."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    limit = _group_limit()
+    return free if limit is None else max(0, min(free, limit - memory_in_use()))
+
+
+def _group_limit() -> int | None:
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(name)
+        if path.exists() and (text := path.read_text().strip()).isdigit() and int(text) < 1 << 60:
+            return int(text)
+    return None

@@ -1,0 +1,356 @@
+"""The arrows of the pipeline that take more than a line: each takes what came before and returns what comes next.
+
+`pipeline` gives the order; `judging` scores; folders below do the work. Nothing here knows how a thing is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from tunewright.data.preparing import ReadData, Tokenized, read, tokenized
+from tunewright.data.sources import open_data
+from tunewright.data.tokenizing import token_lengths
+from tunewright.defaults import Facts
+from tunewright.defaults import resolve as decide
+from tunewright.errors import UsageError
+from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
+from tunewright.learning.checkpoints import Checkpoint, CheckpointStore, load_trainable
+from tunewright.learning.classification import Classification, balanced_weights
+from tunewright.learning.loop import FitPlan, FitState
+from tunewright.models.boundary import BoundaryCache, build, keeps_one_vector, size_bytes
+from tunewright.models.forward import Forward
+from tunewright.models.heads import head_modules
+from tunewright.models.loading import BaseModel, Loaded, add_pad_token, resolve_base
+from tunewright.models.loading import load_base as load_base_model
+from tunewright.models.trainable import TrainableReport, TrainableSpec, choose
+from tunewright.planning.memory import bytes_per_token, largest_micro_batch
+from tunewright.progress import Phase
+from tunewright.recipe import Recipe, steps_per_epoch
+from tunewright.recording import Recorder
+from tunewright.runtime import Runtime, memory_available
+
+CACHE_SHARE = 0.25  # of the free disk that boundary caches may take
+
+
+@dataclass(frozen=True)
+class Base:
+    """The loaded base model, before anything is chosen."""
+
+    source: BaseModel
+    loaded: Loaded
+    head: tuple[str, ...]  # dotted names of the modules of the head
+    untrained: Mapping[str, torch.Tensor]  # the head's parameters as they are now
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model with its trainable parameters chosen, and the forward that runs it."""
+
+    model: Any
+    forward: Forward
+    report: TrainableReport
+    objective: Classification
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Boundary caches of both parts, or none."""
+
+    train: BoundaryCache | None = None
+    validation: BoundaryCache | None = None
+    folder: Path | None = None
+
+    def remove(self) -> None:
+        """They can be computed again; a finished run doesn't need them."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def fingerprint(self) -> str | None:
+        if self.train is None or self.validation is None:
+            return None
+        return f"{self.train.fingerprint}:{self.validation.fingerprint}"
+
+
+def cache_folder() -> Path:
+    """Where tokenised data is kept between runs."""
+    return Path(os.environ.get("TUNEWRIGHT_CACHE") or Path.home() / ".cache" / "tunewright")
+
+
+# ---- data, base model, decisions ----
+
+
+def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) -> ReadData:
+    """Splits opened and surveyed."""
+    given = validation if validation is not None else recipe.data.validation
+    held = given if not isinstance(given, float) and given != "auto" else None
+    splits = open_data(data if data is not None else recipe.data.train, validation=held, revision=recipe.data.revision)
+    found = read(splits, recipe.data, recipe.training.seed)
+    for sentence in found.said:
+        recorder.say(sentence)
+    return found
+
+
+def load_base(recipe: Recipe, data: ReadData, runs: Path, recorder: Recorder) -> Base:
+    """The base model with a new head for these labels."""
+    recorder.tell(Phase("loading the model"))
+    source = resolve_base(recipe.model, recipe.revision, runs)
+    frozen = recipe.trainable.method != "full"
+    dropout = recipe.training.base_dropout
+    loaded = load_base_model(
+        source,
+        data.labels,
+        seed=recipe.training.seed,
+        dropout=(0.0 if frozen else None) if dropout == "auto" else dropout,
+    )
+    for sentence in loaded.said:
+        recorder.say(sentence)
+    if recipe.trainable.method == "full" and loaded.needs_pad_token:
+        add_pad_token(loaded.model, loaded.tokenizer)
+    head = head_modules(loaded.model, loaded.new_parameters)
+    new = {
+        name: p.detach().clone()
+        for name, p in loaded.model.named_parameters()
+        if any(name.startswith(f"{module}.") for module in head) or name in loaded.new_parameters
+    }
+    return Base(source, loaded, head, new, _weights_fingerprint(Path(source.path)))
+
+
+def _weights_fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights' sizes and of the first and last megabytes of each file."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(32 << 20))
+            stream.seek(max(0, size - (32 << 20)))
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def resolve(recipe: Recipe, data: ReadData, base: Base) -> tuple[Recipe, dict[str, str]]:
+    """Every `auto` decided from what is known by now."""
+    facts = Facts(
+        num_examples=len(data.train_rows),
+        token_lengths=token_lengths(data.splits.train, data.columns, base.loaded.tokenizer),
+        context_length=_context_length(base.loaded.model.config),
+        num_parameters=sum(p.numel() for p in base.loaded.model.parameters()),
+        kind=data.labels.kind,
+        default_metric=default_metric(data.labels.kind),
+    )
+    return decide(recipe, facts)
+
+
+def _context_length(config: Any) -> int:
+    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20
+    return longest - (config.pad_token_id + 1) if config.model_type in _POSITIONS_AFTER_PADDING else longest
+
+
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+
+
+def tokenize(recipe: Recipe, data: ReadData, base: Base, runtime: Runtime, recorder: Recorder) -> Tokenized:
+    """Token arrays, built by rank 0 and opened by all."""
+    recorder.tell(Phase("tokenising"))
+    if not runtime.is_main:
+        runtime.barrier()
+    tokens = tokenized(data, recipe.data, base.loaded.tokenizer, cache_folder() / "tokens")
+    if runtime.is_main:
+        runtime.barrier()
+    for name, part in (("train", tokens.train), ("validation", tokens.validation)):
+        if part.truncated_rows:
+            share = part.truncated_tokens / (part.num_tokens + part.truncated_tokens)
+            recorder.say(
+                f"{name}: {part.truncated_rows:,} of {len(part):,} texts cut to {recipe.data.max_length} tokens on the "
+                f"{recipe.data.truncate} ({part.truncated_tokens:,} tokens, {share:.1%})"
+            )
+    return tokens
+
+
+def choose_trainable(recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, recorder: Recorder) -> Trained:
+    """What learns, how it runs, and what it minimises."""
+    spec = recipe.trainable
+    assert spec.rank != "auto" and spec.alpha != "auto"
+    trainable = choose(
+        base.loaded.model,
+        TrainableSpec(spec.method, spec.rank, spec.alpha, spec.dropout, spec.targets, spec.last_layers),
+        base.head,
+    )
+    forward = Forward.checked(trainable.model)
+    for sentence in forward.notes:
+        recorder.say(sentence)
+    objective = Classification(data.labels.kind, _class_weights(recipe, data, tokens), recipe.training.label_smoothing)
+    return Trained(trainable.model, forward, trainable.report, objective)
+
+
+def _class_weights(recipe: Recipe, data: ReadData, tokens: Tokenized) -> torch.Tensor | None:
+    wanted = recipe.training.class_weights
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        return balanced_weights(tokens.train.labels, data.labels.num_outputs)
+    unknown = sorted(wanted.keys() - set(data.labels.names))
+    if unknown:
+        raise UsageError(f'class_weights names "{unknown[0]}"; classes are {", ".join(data.labels.names)}')
+    return torch.tensor([wanted.get(name, 1.0) for name in data.labels.names])
+
+
+# ---- the plan ----
+
+
+def plan(recipe: Recipe, tokens: Tokenized, trained: Trained, runtime: Runtime, recorder: Recorder) -> FitPlan:
+    """Plain numbers for the loop."""
+    t, e = recipe.training, recipe.evaluation
+    assert isinstance(t.batch_size, int) and isinstance(t.learning_rate, float) and e.metric != "auto"
+    epoch = steps_per_epoch(len(tokens.train), t.batch_size)
+    total = t.max_steps or max(1, round(float(t.epochs) * epoch))
+    return FitPlan(
+        total_steps=total,
+        steps_per_epoch=epoch,
+        batch_size=t.batch_size,
+        micro_batch_tokens=_micro_batch_tokens(recipe, tokens, trained, runtime, recorder),
+        learning_rate=t.learning_rate,
+        schedule=t.schedule,
+        warmup_steps=int(total * t.warmup_fraction),
+        weight_decay=t.weight_decay,
+        max_grad_norm=t.max_grad_norm,
+        evaluate_every=epoch if e.every == "epoch" else e.every,
+        evaluate_before=e.before,
+        checkpoint_every=None if t.checkpoint_every == "evaluation" else t.checkpoint_every,
+        log_every=max(1, total // 200),
+        metric=f"validation/{e.metric}",
+        higher_is_better=HIGHER_IS_BETTER[e.metric],
+        early_stopping=t.early_stopping,
+        seed=t.seed,
+    )
+
+
+def _micro_batch_tokens(
+    recipe: Recipe, tokens: Tokenized, trained: Trained, runtime: Runtime, recorder: Recorder
+) -> int:
+    if recipe.training.micro_batch_tokens != "auto":
+        return recipe.training.micro_batch_tokens
+    lengths = tokens.train.lengths
+    k = trained.report.lowest_layer if trained.forward.packed else 0
+    need = bytes_per_token(trained.forward, trained.objective, tokens.train, lengths, k)
+    return largest_micro_batch(need, memory_available(), runtime.device, int(lengths.max()), recorder.say)
+
+
+def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder: Recorder) -> Caches:
+    """Boundary activations of both parts, where something below the lowest trained layer can be kept."""
+    forward, k = trained.forward, trained.report.lowest_layer
+    if not forward.packed or k == 0:
+        return Caches()
+    per_text = keeps_one_vector(forward, k)
+    parts = {"train": tokens.train, "validation": tokens.validation}
+    need = sum(size_bytes(p.lengths, forward.config.hidden_size, per_text=per_text) for p in parts.values())
+    free = shutil.disk_usage(recorder.folder.parent).free
+    if need > free * CACHE_SHARE:
+        recorder.say(
+            f"boundary cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free; running every layer instead", "warning"
+        )
+        return Caches()
+    recorder.tell(Phase(f"computing the {k} frozen layers once ({need / 1e6:,.0f} MB)"))
+    folder = recorder.folder / "cache" / f"rank-{runtime.rank}"
+    built = {name: build(forward, part, part.lengths, k, folder / f"{name}.npy") for name, part in parts.items()}
+    return Caches(built["train"], built["validation"], recorder.folder / "cache")
+
+
+def identity(recipe: Recipe, data: ReadData, base: Base, caches: Caches, runtime: Runtime) -> dict[str, Any]:
+    """What a resumed run must share with the checkpoint it continues."""
+    body = recipe.model_dump(mode="json", exclude={"name": True, "training": {"micro_batch_tokens", "threads"}})
+    body["data"] = {k: v for k, v in body["data"].items() if k not in ("train", "validation")}
+    return {
+        "recipe": hashlib.sha256(repr(body).encode()).hexdigest(),
+        "data": data.fingerprint,
+        "base": base.fingerprint,
+        "boundary": caches.fingerprint,
+        "world_size": runtime.world_size,
+        "threads": runtime.threads,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Library versions that decide the numbers."""
+    return {name: version(name) for name in ("tunewright", "torch", "transformers", "peft")}
+
+
+def checkpoints(
+    recipe: Recipe,
+    data: ReadData,
+    base: Base,
+    caches: Caches,
+    runtime: Runtime,
+    recorder: Recorder,
+    resuming: bool,
+) -> tuple[CheckpointStore, Checkpoint | None]:
+    """The run's checkpoints, and the one to continue from."""
+    store = CheckpointStore(
+        recorder.folder / "checkpoints",
+        identity(recipe, data, base, caches, runtime),
+        recipe.training.keep_checkpoints,
+    )
+    if not resuming:
+        return store, None
+    found, said = store.newest()
+    for sentence in said:
+        recorder.say(sentence, "warning")
+    if found is None:
+        recorder.say("no complete checkpoint: starting again from the base model")
+        recorder.drop_rows_after(-1)
+        return store, None
+    store.check_identity(found)
+    recorder.say(f"resumed at step {found.step}")
+    recorder.drop_rows_after(found.step)
+    runtime.barrier()
+    return store, found
+
+
+# ---- the end ----
+
+
+def keep_best(recipe: Recipe, trained: Trained, state: FitState, store: CheckpointStore) -> int:
+    """Put the kept checkpoint's weights in the model; returns its step."""
+    if recipe.evaluation.keep == "last" or state.best_step in (None, state.step):
+        return state.step
+    assert state.best_step is not None
+    load_trainable(trained.model, store.load(state.best_step).weights())
+    return state.best_step
+
+
+def save(
+    recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: Tokenized, recorder: Recorder
+) -> int:
+    """The final model, reloaded and compared before anyone trusts it; returns its bytes."""
+    from tunewright.models.saving import save_model, verify_saved
+
+    if not recorder.writes:
+        return 0
+    save_file(dict(base.untrained), recorder.folder / "untrained.safetensors")
+    saved = save_model(
+        trained.model,
+        base.loaded.tokenizer,
+        recorder.folder / "model",
+        base=base.source,
+        labels=data.labels,
+        max_length=recipe.data.max_length,
+        truncate=recipe.data.truncate,
+    )
+    probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
+    verify_saved(trained.model, recorder.folder / "model", base.source, probe)
+    return saved.bytes
