@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tunewright.runs import Run
     from tunewright.serving.predict import Prediction, Predictor
 
+__version__ = "0.1.0"
+
 _LATE = {
     "train": "tunewright.library",
     "load": "tunewright.library",

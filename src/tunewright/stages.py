@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tunewright import __version__
 from tunewright.data.preparing import ReadData, Tokenized, read, tokenized
 from tunewright.data.sources import open_data
 from tunewright.data.tokenizing import token_lengths
@@ -30,7 +31,7 @@ from tunewright.learning.loop import FitPlan, FitState
 from tunewright.models.boundary import BoundaryCache, build, keeps_one_vector, size_bytes
 from tunewright.models.forward import Forward
 from tunewright.models.heads import head_modules
-from tunewright.models.loading import BaseModel, Loaded, add_pad_token, resolve_base
+from tunewright.models.loading import BaseModel, Loaded, add_pad_token, quiet, resolve_base
 from tunewright.models.loading import load_base as load_base_model
 from tunewright.models.trainable import TrainableReport, TrainableSpec, choose
 from tunewright.planning.memory import bytes_per_token, largest_micro_batch
@@ -183,11 +184,12 @@ def choose_trainable(recipe: Recipe, data: ReadData, tokens: Tokenized, base: Ba
     """What learns, how it runs, and what it minimises."""
     spec = recipe.trainable
     assert spec.rank != "auto" and spec.alpha != "auto"
-    trainable = choose(
-        base.loaded.model,
-        TrainableSpec(spec.method, spec.rank, spec.alpha, spec.dropout, spec.targets, spec.last_layers),
-        base.head,
-    )
+    with quiet():
+        trainable = choose(
+            base.loaded.model,
+            TrainableSpec(spec.method, spec.rank, spec.alpha, spec.dropout, spec.targets, spec.last_layers),
+            base.head,
+        )
     forward = Forward.checked(trainable.model)
     for sentence in forward.notes:
         recorder.say(sentence)
@@ -287,7 +289,7 @@ def identity(recipe: Recipe, data: ReadData, base: Base, caches: Caches, runtime
 
 def versions() -> dict[str, str]:
     """Library versions that decide the numbers."""
-    return {name: version(name) for name in ("tunewright", "torch", "transformers", "peft")}
+    return {"tunewright": __version__} | {name: version(name) for name in ("torch", "transformers", "peft")}
 
 
 def checkpoints(
@@ -352,5 +354,5 @@ def save(
         truncate=recipe.data.truncate,
     )
     probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
-    verify_saved(trained.model, recorder.folder / "model", base.source, probe)
+    verify_saved(trained.model, recorder.folder / "model", probe)
     return saved.bytes

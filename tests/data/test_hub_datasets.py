@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tunewright.data.hub_datasets import is_hub_id
+from tunewright.data.hub_datasets import _explain, is_hub_id
+from tunewright.errors import MachineError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -113,6 +114,10 @@ def test_a_hub_that_is_away(ask: Ask, environment: dict[str, str]):
     ((kind, message),) = ask({}, ("owner/films", None), **environment)
     assert kind == "NetworkError"
     assert "the Hub can't be reached, and there is no such file here" in message
+
+
+def test_a_full_disk_is_no_network_error():
+    assert isinstance(_explain(OSError(28, "No space left on device"), "a/b", None), MachineError)
 
 
 def test_what_could_be_a_hub_id():

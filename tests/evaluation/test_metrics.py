@@ -12,6 +12,7 @@ import sklearn.metrics as sk
 from sklearn.calibration import calibration_curve
 
 from tunewright.evaluation import metrics as m
+from tunewright.evaluation import scores
 
 
 def _rows(seed: int, n: int, classes: int, *, sharp: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +50,8 @@ def test_single_label_metrics_equal_scikit_learn(classes: int, n: int) -> None:
 
 def test_roc_auc_shares_ties() -> None:
     rng = np.random.default_rng(5)
-    scores, positive = rng.integers(0, 4, 200).astype(float), rng.random(200) < 0.3
-    assert scores.roc_auc(scores, positive) == pytest.approx(sk.roc_auc_score(positive, scores), abs=1e-12)
+    given, positive = rng.integers(0, 4, 200).astype(float), rng.random(200) < 0.3
+    assert scores.roc_auc(given, positive) == pytest.approx(sk.roc_auc_score(positive, given), abs=1e-12)
     assert scores.roc_auc(np.ones(200), positive) == 0.5
 
 

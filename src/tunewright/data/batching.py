@@ -20,7 +20,8 @@ WINDOW = 32  # steps sorted together by length; wide enough that a step's texts 
 class Examples(Protocol):
     """What batching needs of a tokenised dataset."""
 
-    labels: np.ndarray
+    @property
+    def labels(self) -> np.ndarray: ...
 
     def tokens(self, index: int) -> np.ndarray: ...
 

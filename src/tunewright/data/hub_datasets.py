@@ -7,11 +7,12 @@ loading scripts are refused by the library.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tunewright.errors import DataError, NetworkError, TunewrightError
+from tunewright.errors import DataError, MachineError, NetworkError, TunewrightError
 
 if TYPE_CHECKING:
     import datasets
@@ -77,6 +78,8 @@ def _explain(error: Exception, dataset_id: str, revision: str | None) -> Tunewri
         return NetworkError(f"the Hub refused ({reason})", where=dataset_id)
     if isinstance(error, ValueError | RuntimeError | DatasetsError):
         return DataError(f"this dataset can't be read ({_cause(error, reason)})", where=dataset_id)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return MachineError(f"the dataset can't be stored here ({reason})", where=dataset_id)
     away = "the Hub can't be reached, and there is no such file here; check the connection, or give a file"
     return NetworkError(f"{away} ({reason})", where=dataset_id)
 

@@ -7,6 +7,7 @@ escaped, so what a review says is shown, never run. Values are laid out here, th
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 import re
@@ -16,23 +17,20 @@ from typing import Any
 
 from tunewright.evaluation import charts, wording
 from tunewright.evaluation.evaluate import overfitting_words
+from tunewright.evaluation.figures import confusion_table, figures
 from tunewright.evaluation.metrics import HIGHER_IS_BETTER
+from tunewright.evaluation.mistakes import find_mistakes
 from tunewright.evaluation.record import (
-    Answer,
     Record,
-    answers,
     before_and_after,
     mapping,
     number,
     numbers,
     objects,
-    read_predictions,
     read_record,
     text,
 )
 
-WORST_ROWS = 12
-MOST_POINTS = 240  # of a curve; more are averaged
 MOST_CLASSES_LISTED = 40
 MOST_SENTENCES = 12
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
@@ -61,27 +59,6 @@ class EpochRow:
     best: bool
 
 
-@dataclass(frozen=True)
-class WrongRow:
-    """A validation row that the tuned model gets wrong."""
-
-    where: str
-    text: str
-    truth: str
-    said: list[Answer]
-    loss: float | None
-    broke: bool  # the untrained model had it right
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """What the predictions say about errors."""
-
-    rows: list[WrongRow]  # the costliest
-    wrong: int
-    total: int
-
-
 class Known(dict[str, Any]):
     """A mapping from a file, for the template: what the file doesn't say is None."""
 
@@ -103,17 +80,25 @@ def write_report(folder: Path) -> Path:
 
 def render(record: Record) -> str:
     """The page as text."""
+    return _UNPRINTABLE.sub("�", _template().render(_sections(record)))
+
+
+@functools.cache
+def _template() -> Any:
     import jinja2
 
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     # StrictUndefined: a misspelt name in the template is our bug and shall not look like an empty table.
     page = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     names = ("decimals", "between", "count", "percent", "bytes_size", "duration", "chance", "metric_name")
     page.filters.update({name: getattr(wording, name) for name in names})
     page.filters |= {"date": _date, "share": _share}
-    return _UNPRINTABLE.sub("�", page.get_template("report.html.j2").render(_sections(record)))
+    return page.get_template("report.html.j2")
 
 
 def _sections(record: Record) -> dict[str, Any]:
@@ -137,11 +122,11 @@ def _sections(record: Record) -> dict[str, Any]:
         "epochs": _epoch_rows(record, shown),
         "per_class": [Known(row) for row in objects(record.judgement.get("per_class"))[:MOST_CLASSES_LISTED]],
         "confused": _confused(record),
-        "mistakes": _mistakes(record),
+        "mistakes": find_mistakes(record),
         "recipe": [_split_comment(line) for line in record.recipe_text.splitlines()],
         "environment": _flat(record.environment),
         "problems": record.problems,
-        "charts": {name: _trusted(drawing) for name, drawing in _drawings(record, deciding).items()},
+        "charts": {name: _trusted(drawing) for name, drawing in figures(record, deciding).items()},
         "chart_style": _trusted(charts.CHART_STYLE),
     }
 
@@ -219,7 +204,7 @@ def _distinct(sentences: list[str]) -> list[str]:
 
 def _confused(record: Record) -> list[tuple[str, str, int, float]]:
     """The commonest mistakes of a large confusion table: (true, said, rows, share of true)."""
-    matrix = _confusion(record)
+    matrix = confusion_table(record)
     if len(matrix) <= 2:
         return []
     pairs = [
@@ -229,36 +214,6 @@ def _confused(record: Record) -> list[tuple[str, str, int, float]]:
         if i != j and n
     ]
     return heapq.nlargest(4, pairs, key=lambda one: one[2])
-
-
-def _mistakes(record: Record) -> Mistakes:
-    worst: list[tuple[float, int, dict[str, Any]]] = []
-    wrong = total = 0
-    for total, row in enumerate(read_predictions(record.folder), 1):
-        if record.kind != "number" and _same(row.get("prediction"), row.get("label")):
-            continue
-        wrong += 1
-        loss = number(row.get("loss"))
-        entry = (loss if loss is not None else -1.0, -total, row)
-        (heapq.heappush if len(worst) < WORST_ROWS else heapq.heappushpop)(worst, entry)
-    return Mistakes([_wrong_row(row) for *_, row in sorted(worst, key=lambda e: e[:2], reverse=True)], wrong, total)
-
-
-def _wrong_row(row: dict[str, Any]) -> WrongRow:
-    return WrongRow(
-        where=text(row.get("row")),
-        text=str(row.get("text", "")),
-        truth=", ".join(answer.text for answer in answers(row.get("label"), None)) or wording.NOTHING,
-        said=answers(row.get("prediction"), row.get("probabilities")),
-        loss=number(row.get("loss")),
-        broke=row.get("before") is not None and _same(row.get("before"), row.get("label")),
-    )
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return sorted(map(str, one)) == sorted(map(str, other))
-    return one == other
 
 
 def _split_comment(line: str) -> tuple[str, str]:
@@ -288,87 +243,3 @@ def _date(value: object) -> str:
 def _share(value: object) -> float:
     """A fraction that a gauge can show."""
     return min(1.0, max(0.0, number(value) or 0.0))
-
-
-# --- drawings ---------------------------------------------------------------------------------------------------
-
-
-def _drawings(record: Record, deciding: str) -> dict[str, str]:
-    bins = [
-        (number(b.get("confidence")), number(b.get("accuracy")), number(b.get("count")))
-        for b in objects(record.judgement.get("reliability"))
-    ]
-    label_counts = numbers(mapping(record.run.get("data")).get("label_counts"))
-    return {
-        "verdict": charts.interval_chart(
-            _estimates(record, deciding),
-            title=f"{wording.metric_name(deciding)} compared",
-            x_label=wording.metric_name(deciding),
-        ),
-        "loss": charts.line_chart(
-            _loss_series(record), title="Loss while training", x_label="epoch", y_label="loss", best=_best(record)
-        ),
-        "metric": charts.line_chart(
-            _metric_series(record, deciding),
-            title=f"{wording.metric_name(deciding)} while training",
-            x_label="epoch",
-            y_label=wording.metric_name(deciding),
-            best=_best(record),
-        ),
-        "confusion": charts.confusion_chart(_confusion(record), record.labels, title="Confusion table"),
-        "reliability": charts.reliability_chart(
-            [(c, a, int(n)) for c, a, n in bins if c is not None and a is not None and n is not None],
-            title="Confidence against truth",
-        ),
-        "labels": charts.bar_chart(list(label_counts.items())[:MOST_CLASSES_LISTED], title="Training labels"),
-    }
-
-
-def _estimates(record: Record, deciding: str) -> list[charts.Estimate]:
-    blind, before = numbers(record.run.get("baseline")).get(deciding), record.untrained.get(deciding)
-    after, (low, high) = record.metrics.get(deciding), record.intervals.get(deciding, (None, None))
-    rows = [charts.Estimate("never reading the text", blind)] if blind is not None else []
-    rows += [charts.Estimate("before training", before, tone="warm")] if before is not None else []
-    return rows + ([charts.Estimate("after training", after, low, high, "accent")] if after is not None else [])
-
-
-def _points(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    pairs = [(number(row.get("epoch")), number(row.get(name))) for row in rows]
-    points = sorted((x, y) for x, y in pairs if x is not None and y is not None)
-    size = -(-len(points) // MOST_POINTS) or 1
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
-
-
-def _loss_series(record: Record) -> list[charts.Series]:
-    evaluations = record.evaluations
-    train = _points([row for row in record.rows if "validation/loss" not in row], "train/loss")
-    dots = len(train) < 3
-    train = _points(evaluations, "train/loss") if dots else train
-    validation = charts.Series("validation", _points(evaluations, "validation/loss"), "accent")
-    return [charts.Series("train", train, "warm", dashed=dots, dots=dots), validation]
-
-
-def _metric_series(record: Record, deciding: str) -> list[charts.Series]:
-    points = _points(record.evaluations, f"validation/{deciding}")
-    blind = numbers(record.run.get("baseline")).get(deciding)
-    if not points or deciding == "loss":
-        return []
-    series = [charts.Series("validation", points, "accent")]
-    if blind is not None:
-        ends = [(points[0][0], blind), (points[-1][0], blind)]
-        series.append(charts.Series("never reading the text", ends, "faint", dashed=True, dots=False))
-    return series
-
-
-def _best(record: Record) -> tuple[float, str] | None:
-    epoch = number(mapping(record.run.get("best")).get("epoch"))
-    return None if epoch is None else (epoch, "★ kept")
-
-
-def _confusion(record: Record) -> list[list[int]]:
-    stored = record.judgement.get("confusion")
-    if not isinstance(stored, list) or len(stored) != len(record.labels):
-        return []
-    rows = [[int(number(n) or 0) for n in row] if isinstance(row, list) else [] for row in stored]
-    return rows if all(len(row) == len(rows) for row in rows) else []

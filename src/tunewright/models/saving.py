@@ -1,0 +1,140 @@
+"""The final model on disk: what plain transformers and PEFT load, and proof that it answers as the one in memory.
+
+safetensors and JSON only. The tokenizer carries how long a text may be and on which side it is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from tunewright.data.labels import LabelSpec
+from tunewright.errors import MachineError, ModelError
+from tunewright.models.forward import Forward
+from tunewright.models.inference import predict_logits
+from tunewright.models.loading import BaseModel, load_saved, quiet
+
+TOLERANCE = 1e-5  # fp32: GEMM rows change their last bits with the shape of a batch
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What was written."""
+
+    bytes: int  # of the weights
+    files: tuple[str, ...]
+
+
+def save_model(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    base: BaseModel,
+    labels: LabelSpec,
+    max_length: int,
+    truncate: str,
+) -> SavedModel:
+    """Write the model folder whole, then put it in place. Raises MachineError."""
+    writing = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    try:
+        with quiet():
+            if hasattr(model, "peft_config"):
+                _save_adapter(model, writing, base)
+            else:
+                model.save_pretrained(str(writing))
+            _save_tokenizer(tokenizer, writing, max_length, truncate)
+        shutil.rmtree(folder, ignore_errors=True)
+        writing.rename(folder)
+    except OSError as error:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise MachineError(f"model can't be written ({error.strerror or error})", where=str(folder)) from None
+    files = tuple(sorted(p.name for p in folder.iterdir()))
+    return SavedModel(sum((folder / f).stat().st_size for f in files if f.endswith(".safetensors")), files)
+
+
+def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
+    """PEFT's files, and the config with the labels' names beside them."""
+    config = model.peft_config["default"]
+    own = config.base_model_name_or_path, config.revision
+    config.base_model_name_or_path = base.hub_id if base.kind == "hub" else base.path
+    config.revision = base.revision
+    try:
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    finally:
+        config.base_model_name_or_path, config.revision = own
+    _drop_readme(folder)
+    _sort_lists(folder / "adapter_config.json")
+    model.get_base_model().config.save_pretrained(str(folder))
+
+
+def _drop_readme(folder: Path) -> None:
+    """PEFT writes an empty card; ours is written when there is something to say."""
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def _sort_lists(path: Path) -> None:
+    """PEFT writes sets in any order; sorted, two runs of one recipe write the same file."""
+    body = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("target_modules", "modules_to_save"):
+        if isinstance(body.get(name), list):
+            body[name] = sorted(body[name])
+    path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path, max_length: int, truncate: str) -> None:
+    own = tokenizer.model_max_length, tokenizer.truncation_side
+    tokenizer.model_max_length, tokenizer.truncation_side = max_length, truncate
+    try:
+        tokenizer.save_pretrained(str(folder))
+    finally:
+        tokenizer.model_max_length, tokenizer.truncation_side = own
+
+
+def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
+    """Reload the folder and compare logits on a probe; an adapter must also change what the base says.
+
+    Raises ModelError: a model that doesn't answer as the one in memory is not a model we hand out.
+    """
+    reloaded = load_saved(folder).model
+    expected, found = (predict_logits(Forward(m), probe) for m in (_on_cpu(model), reloaded))
+    difference = float(np.abs(expected - found).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ModelError(f"the saved model answers differently from the one in memory (by {difference:.2g})", where=str(folder))
+    if hasattr(reloaded, "peft_config") and _was_trained(folder):
+        with reloaded.disable_adapter():
+            # PEFT would also put the untrained head back; the trained one must stay, or any head would pass.
+            without = predict_logits(Forward(_head_kept(reloaded)), probe)
+        _head_restored(reloaded)
+        if np.array_equal(found, without):
+            raise ModelError("the saved adapter changes nothing: it is dead", where=str(folder))
+
+
+def _on_cpu(model: Any) -> Any:
+    return model.to("cpu") if next(model.parameters()).device.type != "cpu" else model
+
+
+def _was_trained(folder: Path) -> bool:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    return any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name)
+
+
+def _head_kept(model: Any) -> Any:
+    for module in model.modules():
+        if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            module._disable_adapters = False
+    return model
+
+
+def _head_restored(model: Any) -> None:
+    for module in model.modules():
+        if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            module._disable_adapters = False

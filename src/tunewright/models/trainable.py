@@ -1,0 +1,176 @@
+"""Which parameters learn: all of them, the new head alone, or low-rank adapters beside the head.
+
+The one seam of this choice: nothing else asks which it was. PEFT implements LoRA and its file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from tunewright.errors import ModelError, did_you_mean
+from tunewright.models import architectures
+from tunewright.models.heads import is_in
+
+
+@dataclass(frozen=True)
+class TrainableSpec:
+    """The recipe's choice, with nothing left to decide."""
+
+    method: str  # full, head, lora
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: list[str] | str = "all-linear"
+    last_layers: int | None = None  # None: all
+
+
+@dataclass(frozen=True)
+class TrainableReport:
+    """How many parameters learn, and from which layer up."""
+
+    trainable: int
+    total: int
+    names: tuple[str, ...]
+    lowest_layer: int  # lowest layer with a trainable parameter; number of layers if only the head is
+
+    @property
+    def fraction(self) -> float:
+        return self.trainable / self.total
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """The model, wrapped where adapters were added, and what learns in it."""
+
+    model: Any
+    report: TrainableReport
+
+
+def choose(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Trainable:
+    """Freeze and wrap. Raises ModelError when targets or layers don't exist in this model."""
+    if spec.last_layers is not None:
+        _check_layers(model, spec.last_layers)
+    if spec.method == "lora":
+        model = _with_adapters(model, spec, head)
+    else:
+        lowest = _first_layer(model, spec.last_layers)
+        for name, parameter in model.named_parameters():
+            inside = _layer_of(model, name)
+            learns = spec.last_layers is None or (inside is not None and inside >= lowest)
+            parameter.requires_grad_(is_in(name, head) or (spec.method == "full" and learns))
+    return Trainable(model, report(model))
+
+
+def lora_arithmetic(d: int, k: int, rank: int) -> int:
+    """Parameters of one adapter: B is d x r, A is r x k (Hu et al. 2021), instead of d x k."""
+    return rank * (d + k)
+
+
+def report(model: Any) -> TrainableReport:
+    """Count what requires a gradient. Adapters and head copies aren't part of the base's own size."""
+    parameters = dict(model.named_parameters())
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    # PEFT keeps the untouched head beside the trained copy; counting both would count the head twice.
+    total = sum(p.numel() for name, p in parameters.items() if ".original_module." not in name)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return TrainableReport(
+        sum(p.numel() for p in trainable.values()), total, tuple(trainable), _lowest_layer(inner, trainable)
+    )
+
+
+def _lowest_layer(model: Any, trainable: Iterable[str]) -> int:
+    """0 where the layers aren't described or something below them learns."""
+    if architectures.find(model) is None:
+        return 0
+    num_layers = len(_layers(model))
+    stack = [_layer_of(model, name) for name in trainable]
+    if any(layer is None and not _behind(model, name) for layer, name in zip(stack, trainable, strict=True)):
+        return 0
+    return min([layer for layer in stack if layer is not None], default=num_layers)
+
+
+def _behind(model: Any, name: str) -> bool:
+    """Whether a parameter comes after the layers (pooler, final norm, classifier)."""
+    from tunewright.models.heads import head_modules
+
+    plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+    return is_in(plain, head_modules(model)) or is_in(plain, [f"{m}.modules_to_save" for m in head_modules(model)])
+
+
+def _layers(model: Any) -> nn.ModuleList:
+    row = architectures.find(model)
+    if row is None:
+        raise ModelError(f"layers of {model.config.model_type} aren't described here; use layers: all", field="trainable.layers")
+    return getattr(model, model.base_model_prefix).get_submodule(row.layers)
+
+
+def _layer_of(model: Any, name: str) -> int | None:
+    """Index of the layer a parameter lies in, or None."""
+    row = architectures.find(model)
+    if row is None:
+        return None
+    _, found, rest = name.partition(f"{model.base_model_prefix}.{row.layers}.")
+    return int(rest.split(".")[0]) if found else None
+
+
+def _check_layers(model: Any, last_layers: int) -> None:
+    there = len(_layers(model))
+    if last_layers > there:
+        raise ModelError(f"trainable.layers is last {last_layers}; this model has {there} layers", field="trainable.layers")
+
+
+def _first_layer(model: Any, last_layers: int | None) -> int:
+    return 0 if last_layers is None else len(_layers(model)) - last_layers
+
+
+# ---- adapters ----
+
+
+def _with_adapters(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=spec.rank,
+        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
+        lora_dropout=spec.dropout,
+        target_modules=_targets(model, spec, head),
+        modules_to_save=list(head),
+    )
+    wrapped: Any = get_peft_model(model, config)
+    wrapped.peft_config["default"].modules_to_save = list(head)  # PEFT adds suffixes that also match elsewhere
+    return wrapped
+
+
+def _targets(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> list[str]:
+    """Full names of the linear layers that get an adapter: exact, so that no suffix matches elsewhere."""
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head) and name not in head
+    ]
+    lowest = _first_layer(model, spec.last_layers)
+    if spec.last_layers is not None:
+        linear = [name for name in linear if (_layer_of(model, f"{name}.weight") or 0) >= lowest]
+    if spec.targets == "all-linear":
+        return [name for name in linear if architectures.find(model) is None or _layer_of(model, f"{name}.weight") is not None]
+    chosen = []
+    for target in spec.targets:
+        matches = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if not matches:
+            raise _unknown_target(target, linear)
+        chosen += matches
+    return list(dict.fromkeys(chosen))
+
+
+def _unknown_target(target: str, linear: list[str]) -> ModelError:
+    there = sorted({name.split(".")[-1] for name in linear})
+    return ModelError(
+        f'no linear layer is called "{target}"; there are {", ".join(there)}.{did_you_mean(target, there)}',
+        field="trainable.targets",
+    )
