@@ -33,10 +33,10 @@ class TunewrightError(Exception):
     code = "bug"
 
     def __init__(self, message: str, *, where: str | None = None, field: str | None = None):
-        self.message = " ".join(message.split())
-        self.where = where
+        self.message = _one_line(message)
+        self.where = _one_line(where) if where else None
         self.field = field
-        super().__init__(f"{where}: {self.message}" if where else self.message)
+        super().__init__(f"{self.where}: {self.message}" if where else self.message)
 
     def line(self) -> str:
         """The one line that a command prints."""
@@ -117,6 +117,12 @@ class StoppedError(TunewrightError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean "X"?` for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    """` Did you mean "X"?` for the nearest known word, whatever its case, or nothing."""
+    by_lower = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return f' Did you mean "{by_lower[near[0]]}"?' if near else ""
+
+
+def _one_line(text: str) -> str:
+    """Line breaks become spaces, and nothing a file name or column brings can steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

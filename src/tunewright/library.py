@@ -132,4 +132,4 @@ def load(model: Run | str | Path, runs: str | Path = "runs") -> Predictor:
         if str(model).count("/") == 1 and not path.exists():
             return Predictor.load(str(model))
         raise
-    return Predictor.load(ref.model_folder)
+    return ref.load()

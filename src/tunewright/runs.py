@@ -51,6 +51,26 @@ class RunRef:
             return int(best["step"])
         return int(self.checkpoint.removeprefix("step-"))
 
+    @property
+    def weights(self) -> Path | None:
+        """Folder of the named checkpoint, verified; None for the final model. Raises ModelError."""
+        if self.step is None:
+            return None
+        from tunewright.learning.checkpoints import verify
+
+        path = self.folder / "checkpoints" / f"step-{self.step:06d}"
+        if not path.is_dir():
+            there = sorted(p.name for p in path.parent.glob("step-*"))
+            raise ModelError(f"no checkpoint of step {self.step}; there are {', '.join(there) or 'none'}", where=str(path))
+        verify(path)
+        return path
+
+    def load(self) -> Predictor:
+        """The model this names, ready to predict."""
+        from tunewright.serving.predict import Predictor
+
+        return Predictor.load(self.model_folder, weights=self.weights)
+
 
 def find_run(name: str | Path, runs: Path = Path("runs")) -> RunRef:
     """The run of this name, unique prefix, `latest`, or path, with `:best` or `:step-N`. Raises UsageError."""
@@ -233,17 +253,15 @@ class Run:
     @cached_property
     def predictor(self) -> Predictor:
         """The final model, loaded once."""
-        from tunewright.serving.predict import Predictor
-
-        return Predictor.load(RunRef(self.folder).model_folder)
+        return RunRef(self.folder).load()
 
     @cached_property
     def untrained(self) -> Predictor | None:
         """The model as it was before the first step: the base with the same new head."""
         from tunewright.serving.predict import Predictor
 
-        head = self.folder / "untrained.safetensors"
-        return Predictor.load_untrained(RunRef(self.folder).model_folder, head) if head.exists() else None
+        there = (self.folder / "untrained.safetensors").exists()
+        return Predictor.load_untrained(self.folder) if there else None
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """What the tuned model says of each text."""

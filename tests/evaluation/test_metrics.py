@@ -155,12 +155,11 @@ def test_reliability_of_labels_equals_scikit_learn() -> None:
 
 
 def test_calibration_error_of_known_rows() -> None:
-    # Confidence 0.8 on ten rows, six of them right: off by 0.2. Certain and right on ten more: off by nothing.
-    unsure = np.log(np.array([[0.8, 0.2]])).repeat(10, axis=0)
-    sure = np.array([[40.0, 0.0]]).repeat(10, axis=0)
-    labels = np.array([0] * 6 + [1] * 4 + [0] * 10)
-    found = m.expected_calibration_error(np.concatenate([unsure, sure]), labels)
-    assert found == pytest.approx(0.1, abs=1e-9)
+    # Too sure by 0.2 in one bin, too modest by 0.2 in another: they don't cancel.
+    sure = np.log([[0.8, 0.2]]).repeat(10, axis=0)
+    modest = np.log([[0.6, 0.4]]).repeat(10, axis=0)
+    labels = np.array([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)
+    assert m.expected_calibration_error(np.concatenate([sure, modest]), labels) == pytest.approx(0.2, abs=1e-9)
 
 
 def test_row_losses_average_to_the_loss() -> None:

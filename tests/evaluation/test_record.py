@@ -79,3 +79,10 @@ def test_predictions_become_answers(prediction: object, probabilities: object, e
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), 10**400, []])
 def test_what_is_not_a_finite_number_is_none(value: object) -> None:
     assert number(value) is None
+
+
+def test_before_is_step_0_and_after_is_the_last_answer() -> None:
+    rows = [{"step": s, "prompt": p, "prediction": f"{p}{s}"} for s in (0, 5, 10) for p in ("a", "b")]
+    found = before_and_after([*rows, {"step": 10, "prompt": None, "prediction": "x"}])
+    assert found == {p: ([Answer(f"{p}0", None)], [Answer(f"{p}10", None)]) for p in ("a", "b")}
+    assert before_and_after(rows[2:4])["a"] == ([], [Answer("a5", None)])

@@ -155,6 +155,16 @@ def load_trainable(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put these parameters in place, whichever require a gradient now. Raises ModelError for an unknown name."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            if name not in own or own[name].shape != tensor.shape:
+                raise ModelError(f"checkpoint and model don't fit ({name})")
+            own[name].copy_(tensor)
+
+
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name, and the random state of the CPU and the device."""
     tensors = {"random/cpu": torch.get_rng_state()}
