@@ -95,16 +95,15 @@ def test_compare_shows_differences_only_and_the_same_prompts(runs, tunewright):
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
     assert ["A", RUN] in rows and ["B", OTHER] in rows
-    assert ["accuracy", "0.873", "[0.811,", "0.928]", "0.900"] in rows
+    assert ["accuracy", "0.873", "[0.811,", "0.928]", "0.900", "★"] in rows
     assert ["training.learning_rate", "0.001", "0.0005"] in rows
     assert "training.epochs" not in out
     assert "positive 0.98  positive 0.98" in out
-    assert "different rows" not in out
 
 
 def test_compare_warns_of_different_rows(runs, tunewright):
     write_run(runs, OTHER, data={"validation": "other.jsonl", "validation_rows": 50})
-    assert "judged on different rows" in tunewright("compare", RUN, OTHER)[1]
+    assert "was not judged on the rows of" in tunewright("compare", RUN, OTHER)[1]
 
 
 def test_compare_json(runs, tunewright):
@@ -113,7 +112,7 @@ def test_compare_json(runs, tunewright):
     found = json.loads(out)
     assert found["run"] == [RUN, OTHER]
     assert found["metrics"][OTHER]["accuracy"] == 0.873
-    assert found["recipe_differences"] == {"training.learning_rate": [0.001, 0.0005]}
+    assert found["recipe_differences"] == {"training.learning_rate": ["0.001", "0.0005"]}
 
 
 # ---- report ----

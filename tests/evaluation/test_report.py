@@ -138,6 +138,12 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "Loss is not a number at step 12." in words
 
 
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"id": "x", "state": "interrupted", "error": None})
+    words = Page(_report(tmp_path)).text
+    assert "The run was interrupted. `tunewright train --resume x` continues it." in words
+
+
 def test_an_empty_folder_has_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
     words = Page(_report(tmp_path)).text
     assert "Not judged yet." in words

@@ -41,10 +41,7 @@ def evaluate(
     if data is None:
         facts = _own_scores(ref, summary)
     else:
-        from tunewright.cli.judging import judge_data
-
-        refuse_checkpoint(ref)
-        facts = judge_data(ref.model_folder, data, text=text or "auto", label=label or "auto")
+        facts = _scores_on(ref, data, text or "auto", label or "auto")
     missed = _check(gates, facts["metrics"])
     shown = {**_scored(ref.folder, summary), **facts, "gates": [gate.to_json(facts["metrics"]) for gate in gates]}
     error = GateError("; ".join(missed)) if missed else None
@@ -78,6 +75,15 @@ def _own_scores(ref: RunRef, summary: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": dict(summary["metrics"]),
         "intervals": dict(summary.get("intervals") or {}),
     }
+
+
+def _scores_on(ref: RunRef, data: str, text: str, label: str) -> dict[str, Any]:
+    """The scores of the named model on other rows."""
+    from tunewright.serving.scoring import score
+
+    rows, judgement = score(ref.load(), data, text=text, label=label)
+    intervals = {name: [interval.low, interval.high] for name, interval in judgement.intervals.items()}
+    return {"data": data, "rows": rows, "metrics": dict(judgement.metrics), "intervals": intervals}
 
 
 def _lines(facts: Mapping[str, Any]) -> list[str]:
@@ -135,17 +141,22 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put runs side by side: metrics with intervals, recipe differences only, the same prompts."""
-    from tunewright.cli import comparing
-
     if len(run_names) < 2:
         raise UsageError("one run is nothing to compare; give two or more: tunewright compare RUN RUN")
-    sides = [comparing.read_side(found(name, runs).folder) for name in run_names]
+    folders = [found(name, runs).folder for name in run_names]
+    for folder in folders:
+        if not read_summary(folder).get("metrics"):
+            raise ModelError(f"has no scores: its state is {read_summary(folder).get('state')}", where=folder.name)
+    from tunewright.cli import comparing
+    from tunewright.evaluation.compare import compare_runs
+
+    comparison = compare_runs(folders)
     if as_json:
-        output.print_json(comparing.to_json(sides))
+        output.print_json(comparing.to_json(comparison))
     elif quiet:
-        print("\n".join(side.run for side in sides))
+        print("\n".join(run.name for run in comparison.runs))
     else:
-        output.show(comparing.lines(sides, output.marks(), output.width()))
+        output.show(comparing.lines(comparison, output.marks(), output.width()))
 
 
 def report(

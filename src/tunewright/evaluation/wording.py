@@ -129,11 +129,15 @@ def verdict(record: Record) -> Verdict:
     name = deciding_metric(record)
     value, state = record.metrics.get(name), text(record.run.get("state"))
     if state in ("failed", "cancelled", "interrupted"):
-        message = text(mapping(record.run.get("error")).get("message")) or "It left no word why."
+        message = text(mapping(record.run.get("error")).get("message")) or _no_word(record.name, state)
         return Verdict("bad", f"The run {'was ' if state != 'failed' else ''}{state}.", message)
     if value is None:
         return Verdict("open", "Not judged yet.", "The run folder holds no validation metrics of a final model.")
     return _judged(record, name, value)
+
+
+def _no_word(name: str, state: str) -> str:
+    return "It left no word why." if state == "failed" else f"`tunewright train --resume {name}` continues it."
 
 
 def _judged(record: Record, name: str, value: float) -> Verdict:

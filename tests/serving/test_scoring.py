@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 
 import pytest
 
-from tunewright.cli.judging import judge_data
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import DataError
+from tunewright.models.loading import Loaded
+from tunewright.serving.predict import Predictor
+from tunewright.serving.scoring import score
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "very", "plot", "dull"]
 
 
 @pytest.fixture
-def loaded(monkeypatch):
+def loaded():
     """A BERT of 16 numbers per token in the place of a saved model."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -30,7 +30,7 @@ def loaded(monkeypatch):
         vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32, num_labels=2, id2label={0: "negative", 1: "positive"}, initializer_range=0.5,
     )  # fmt: skip
-    found = types.SimpleNamespace(
+    found = Loaded(
         model=BertForSequenceClassification(config).eval(),
         tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
@@ -39,10 +39,7 @@ def loaded(monkeypatch):
         max_length=8,
         truncate="right",
     )
-    module = types.ModuleType("tunewright.models.loading")
-    module.load_saved = lambda folder, device: found
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return found
+    return Predictor._of(found)
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def test_scores_equal_transformers_and_scikit_learn(loaded, rows, tmp_path):
     from sklearn.metrics import accuracy_score, f1_score, log_loss
 
     path, made = rows
-    facts = judge_data(tmp_path, str(path), text="auto", label="auto")
+    count, judgement = score(loaded, path)
     inputs = [
         loaded.tokenizer(row["text"], truncation=True, max_length=8, return_tensors="pt", return_token_type_ids=False)
         for row in made
@@ -67,23 +64,23 @@ def test_scores_equal_transformers_and_scikit_learn(loaded, rows, tmp_path):
     with torch.no_grad():
         shares = torch.cat([loaded.model(**each).logits for each in inputs]).softmax(-1).numpy()
     truth = [int(row["label"] == "positive") for row in made]
-    assert facts["rows"] == 24  # the empty text doesn't count
-    assert facts["metrics"]["accuracy"] == pytest.approx(accuracy_score(truth, shares.argmax(1)))
-    assert facts["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, shares.argmax(1), average="macro"))
-    assert facts["metrics"]["loss"] == pytest.approx(log_loss(truth, shares), abs=1e-5)
-    low, high = facts["intervals"]["accuracy"]
-    assert low <= facts["metrics"]["accuracy"] <= high
+    assert count == 24  # the empty text doesn't count
+    assert judgement.metrics["accuracy"] == pytest.approx(accuracy_score(truth, shares.argmax(1)))
+    assert judgement.metrics["macro_f1"] == pytest.approx(f1_score(truth, shares.argmax(1), average="macro"))
+    assert judgement.metrics["loss"] == pytest.approx(log_loss(truth, shares), abs=1e-5)
+    low, high = judgement.intervals["accuracy"].low, judgement.intervals["accuracy"].high
+    assert low <= judgement.metrics["accuracy"] <= high
 
 
 def test_a_label_the_model_does_not_know(loaded, tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text('{"text": "good film", "label": "positive"}\n{"text": "bad film", "label": "negativ"}\n')
     with pytest.raises(DataError, match=r'test\.jsonl:2: .*Did you mean "negative"'):
-        judge_data(tmp_path, str(path), text="auto", label="auto")
+        score(loaded, path)
 
 
 def test_data_with_nothing_to_read(loaded, tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text('{"text": "", "label": "positive"}\n')
     with pytest.raises(DataError):
-        judge_data(tmp_path, str(path), text="text", label="label")
+        score(loaded, path, text="text", label="label")
