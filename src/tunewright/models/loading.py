@@ -92,6 +92,7 @@ def _run_folder(name: str, runs: Path) -> Path:
 
 def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = None) -> BaseModel:
     """Download a model's safetensors, configs and tokenizer; the exact commit is recorded."""
+    import httpx2
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -101,14 +102,14 @@ def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = No
         raise ModelError(f'"{hub_id}" is neither a folder nor a Hub id (owner/name)', field="model") from None
     except HfHubHTTPError as error:
         raise _hub_error(hub_id, error) from None
-    except (OSError, LookupError):
+    except (httpx2.HTTPError, OSError, LookupError):
         commit = revision  # offline: what the cache has of this revision
     try:
         with quiet():
             path = snapshot_download(hub_id, revision=commit, allow_patterns=HUB_FILES, endpoint=endpoint)
     except HfHubHTTPError as error:
         raise _hub_error(hub_id, error) from None
-    except (LocalEntryNotFoundError, OSError):
+    except (httpx2.HTTPError, LocalEntryNotFoundError, OSError):
         raise NetworkError(
             f'"{hub_id}" is no folder here and the Hub can\'t be reached; check the connection, or give a folder or minilm',
             field="model",

@@ -79,3 +79,14 @@ def _check(folder: Path, name: str) -> None:
 def by_hub_id(hub_id: str) -> str | None:
     """Name of the packaged model that is this Hub model, if there is one."""
     return next((name for name, packaged in PACKAGED.items() if packaged.hub_id == hub_id), None)
+
+
+def hub_id_of(path: str) -> str | None:
+    """The Hub id of the packaged model that lies in this folder, if one does."""
+    for name, packaged in PACKAGED.items():
+        try:
+            if locate(name) == Path(path):
+                return packaged.hub_id
+        except (MachineError, ModelError):
+            continue
+    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,20 @@ def _sort_lists(path: Path) -> None:
         if isinstance(body.get(name), list):
             body[name] = sorted(body[name])
     path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def rewrite_adapter_base(folder: Path, hub_id_of: Callable[[str], str | None]) -> bool:
+    """Put a Hub id in the place of a base model's local path; returns whether the adapter now names one."""
+    path = folder / "adapter_config.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    name = str(body["base_model_name_or_path"])
+    if not Path(name).is_absolute():
+        return True
+    hub_id = hub_id_of(name)
+    if hub_id is None:
+        return False
+    path.write_text(json.dumps(body | {"base_model_name_or_path": hub_id}, indent=2, sort_keys=True) + "\n")
+    return True
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path, max_length: int, truncate: str) -> None:
