@@ -118,8 +118,19 @@ def measured(command: list[str], folder: Path, environment: dict[str, str]) -> d
     seconds = time.perf_counter() - begin
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
-    body = json.loads(output[output.index("{"):])
+    body = last_object(output)
     return {"seconds": round(seconds, 1), "peak_gb": round(usage.ru_maxrss / 1e6, 2), "started": started, "output": body}
+
+
+def last_object(output: str) -> dict[str, Any]:
+    """The JSON object that ends a process's output; the Trainer prints dictionaries of its own before it."""
+    lines = output.splitlines(keepends=True)
+    for start in reversed([i for i, line in enumerate(lines) if line.startswith("{")]):
+        try:
+            return json.loads("".join(lines[start:]))
+        except ValueError:
+            continue
+    raise SystemExit("no JSON object in the output")
 
 
 def ratios(work: Work, options: argparse.Namespace) -> None:

@@ -80,7 +80,9 @@ def config(kind: str, layers: int = 2) -> Any:
         ),
         "roberta": lambda: hf.RobertaConfig(**shape, pad_token_id=1, bos_token_id=0, eos_token_id=2),
         "modernbert": lambda: hf.ModernBertConfig(**shape, **modern, global_attn_every_n_layers=2, local_attention=8),
-        "deberta-v2": lambda: hf.DebertaV2Config(**shape, pad_token_id=0, relative_attention=True, pos_att_type=["c2p"]),
+        "deberta-v2": lambda: hf.DebertaV2Config(
+            **shape, pad_token_id=0, relative_attention=True, pos_att_type=["c2p"]
+        ),
         "albert": lambda: hf.AlbertConfig(**shape, embedding_size=16, pad_token_id=0),
         "gpt2": lambda: hf.GPT2Config(
             vocab_size=len(tok), n_embd=32, n_layer=layers, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=1

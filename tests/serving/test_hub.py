@@ -4,156 +4,194 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-import tunewright as tw
 from tests import tiny
-from tests.serving.loopback_hub import model_hub
-from tunewright.errors import ModelError, NetworkError, UsageError
+from tests.evaluation.fake_run import make_run
+from tests.models.made import make
+from tests.serving.loopback_hub import CONTESTED, Store, model_hub
+from tests.serving.test_card import change
+from tunewright.errors import ModelError, NetworkError
+from tunewright.models.saving import save_model
+from tunewright.serving.hub import push
 
 TOKEN = "hf_secret_that_must_not_leak"
-
-# The client takes the hub's address at import, so whatever talks to the hub is a process of its own.
-SCRIPT = """
-import json, sys
-from pathlib import Path
-import tunewright as tw
-from tunewright.errors import TunewrightError
-from tunewright.runs import Run
-from tunewright.serving.hub import push
-what, *rest = sys.argv[1:]
-try:
-    if what == "push":
-        print(push(Path(rest[0]), rest[1]))
-    elif what == "predict":
-        said = tw.load(rest[0], runs=rest[1]).predict(json.loads(rest[2]))
-        print(json.dumps([p.probabilities for p in said]))
-    elif what == "train":
-        from tests import tiny
-        run = tw.train(rest[0], tiny.sentences(24), validation=tiny.sentences(8, 1), lora=2, name="hub", runs=rest[1],
-                       prompts=["good film"], settings={"training.max_steps": 6, "training.learning_rate": 0.02})
-        print(run.folder)
-except TunewrightError as error:
-    print(error.line())
-    sys.exit(error.exit_code)
-"""
+TEXTS = ["a good film", "the plot was dull", "really"]
+PLANTED = ("optimizer.pt", "training_args.bin", "weights.pkl", ".hidden.json~")
 
 
-def client(address: str, home, *arguments: str, token: str | None = TOKEN) -> tuple[int, str]:
-    """Exit code and what was printed last, of a process that knows only this hub."""
-    environment = {
-        **{k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN", "TRANSFORMERS_OFFLINE")},
-        "HF_ENDPOINT": address,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "TUNEWRIGHT_CACHE": str(home / "tunewright"),
-        **({"HF_TOKEN": token} if token else {}),
-    }
+def client(address: str, home: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What came of each job, in a process that knows only this hub and has never downloaded anything."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, *arguments], capture_output=True, text=True, env=environment, timeout=120
-    )
-    assert "Traceback" not in done.stderr, done.stderr
+        [sys.executable, "-W", "ignore", "-m", "tests.serving.hub_client"],
+        input=json.dumps(jobs), capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
-    return done.returncode, done.stdout.strip().split("\n")[-1]
+    return json.loads(done.stdout.strip().split("\n")[-1])
+
+
+class Pushed:
+    """A base on a hub, an adapter and a whole model wrapped on it by its Hub id, and all that was then asked."""
+
+    def __init__(self, address: str, store: Store, work: Path):
+        self.store, self.work = store, work
+        store.create("owner/base", private=False)
+        base = tiny.save("bert", work / "base")
+        self.base_commit = store.commit("owner/base", "main", {p.name: p.read_bytes() for p in base.iterdir()})
+        store.create("owner/open", private=False)
+        self.runs = {
+            method: make_run(work / method, names=("bad", "good", "so-so"), rows=30) for method in ("lora", "full")
+        }
+        found = client(address, work / "home", [
+            {"do": "wrap", "base": "owner/base", "folder": str(folder), "method": method}
+            for method, folder in self.runs.items()
+        ])  # fmt: skip
+        for (method, folder), made in zip(self.runs.items(), found, strict=True):
+            change(folder, model={**made["value"], "name": "owner/base", "method": method})
+            recipe = f"model: owner/base  # given\ndata:\n  train: {work}/secret/reviews.jsonl  # given\n"
+            (folder / "recipe.resolved.yaml").write_text(recipe)
+            for name in PLANTED:
+                (folder / "model" / name).write_bytes(b"not for the hub")
+        self.sent = dict(zip(self._jobs, client(address, work / "home", list(self._jobs.values())), strict=True))
+        reading = self._reading()
+        self.read = dict(zip(reading, client(address, work / "fresh", list(reading.values())), strict=True))
+
+    @property
+    def _jobs(self) -> dict[str, dict[str, Any]]:
+        lora, full = str(self.runs["lora"]), str(self.runs["full"])
+        refused = {repo: {"do": "push", "folder": lora, "repo": f"owner/{repo}"} for repo in
+                   ("gated", "busy", "nobody", "strange", "elsewhere", "contested", "open", "no//id")}  # fmt: skip
+        return {
+            "tuned": {"do": "push", "folder": lora, "repo": "owner/tuned"},
+            "local": {"do": "predict", "model": f"{lora}/model", "texts": TEXTS},
+            "local full": {"do": "predict", "model": f"{full}/model", "texts": TEXTS},
+            "swap 1": {"do": "push", "folder": lora, "repo": "owner/swapped", "private": False},
+            "swap 2": {"do": "push", "folder": full, "repo": "owner/swapped", "private": False},
+            "branch": {"do": "push", "folder": lora, "repo": "owner/tuned", "revision": "second"},
+            **refused,
+            "unreachable": {"do": "push", "folder": lora, "repo": "owner/x", "endpoint": "http://127.0.0.1:9"},
+            "strange token": {"do": "token", "value": "hf_sécret"},
+            "with a strange token": {"do": "push", "folder": lora, "repo": "owner/x"},
+            "no token": {"do": "token", "value": None},
+            "without a token": {"do": "push", "folder": lora, "repo": "owner/x"},
+        }
+
+    def _reading(self) -> dict[str, dict[str, Any]]:
+        return {
+            "tuned": {"do": "predict", "model": "owner/tuned", "texts": TEXTS},
+            "swapped": {"do": "predict", "model": "owner/swapped", "texts": TEXTS},
+            "tuned code": {"do": "execute", "code": self.code("owner/tuned")},
+            "swapped code": {"do": "execute", "code": self.code("owner/swapped")},
+            "nothing": {"do": "predict", "model": "owner/nothing", "texts": TEXTS},
+        }
+
+    def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
+        return self.store.files(repo, revision) or {}
+
+    def code(self, repo: str) -> str:
+        """The quick start of a pushed card, on a text of ours."""
+        found = re.search(r"```python\n(.*?)\n```", self.files(repo)["README.md"].decode(), re.DOTALL)
+        return found[1].replace("It was good.", TEXTS[0]) if found else ""
 
 
 @pytest.fixture(scope="module")
-def hub():
+def pushed(tmp_path_factory):
     with model_hub() as (address, store):
-        yield address, store
+        yield Pushed(address, store, tmp_path_factory.mktemp("hub"))
 
 
-@pytest.fixture(scope="module")
-def pushed(hub, tmp_path_factory):
-    """A base model on the hub, an adapter trained on it by its Hub id, and that adapter pushed."""
-    address, store = hub
-    work = tmp_path_factory.mktemp("hub")
-    base = tiny.save("bert", work / "base")
-    store.files["owner/base"] = {p.name: p.read_bytes() for p in base.iterdir()}
-    store.private["owner/base"], store.commits["owner/base"] = False, ["b" * 40]
-    code, folder = client(address, work / "home", "train", "owner/base", str(work / "runs"))
-    assert code == 0, folder
-    code, line = client(address, work / "home", "push", folder, "owner/tuned")
-    assert code == 0, line
-    return address, store, work, folder
+@pytest.mark.parametrize(("repo", "local"), [("tuned", "local"), ("swapped", "local full")])
+def test_push_load_predict(repo, local, pushed):
+    here, there = pushed.sent[local]["value"], pushed.read[repo]["value"]
+    for (ours, our_shares), (theirs, their_shares) in zip(here, there, strict=True):
+        assert ours == theirs and our_shares == pytest.approx(their_shares, abs=1e-6)
+    assert ours and our_shares != here[0][1]
+    printed = pushed.read[f"{repo} code"]["value"]
+    assert here[0][0] in printed and f"{here[0][1][here[0][0]]:.4f}"[:-1] in printed
 
 
-def test_push_load_predict(pushed):
-    address, store, work, folder = pushed
-    texts = json.dumps(["a good film", "the plot was dull", "really"])
-    code, local = client(address, work / "home", "predict", folder, str(work), texts)
-    assert code == 0
-    code, remote = client(address, work / "fresh-home", "predict", "owner/tuned", str(work), texts)
-    assert code == 0
-    for ours, theirs in zip(json.loads(local), json.loads(remote), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-6)
-    assert store.private["owner/tuned"]
-    assert len(store.commits["owner/tuned"]) == 1
+def test_private_and_one_commit(pushed):
+    assert pushed.sent["tuned"]["value"].endswith("/owner/tuned")
+    assert pushed.store.private["owner/tuned"] and not pushed.store.private["owner/swapped"]
+    assert len(pushed.store.branches["owner/tuned"]["main"]) == 2  # the Hub's own first one, and ours
 
 
 def test_what_was_pushed(pushed):
-    _, store, work, folder = pushed
-    files = store.files["owner/tuned"]
-    assert {"adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json", "README.md"} <= set(files)
-    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl")) or "optimizer" in name]
+    files = pushed.files("owner/tuned")
+    assert set(files) == {
+        ".gitattributes", "adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json",
+        "tokenizer_config.json", "README.md", "recipe.resolved.yaml",
+    }  # fmt: skip
     adapter = json.loads(files["adapter_config.json"])
-    assert adapter["base_model_name_or_path"] == "owner/base"
-    assert adapter["revision"] == "b" * 40
-    everything = b"".join(files.values())
-    assert TOKEN.encode() not in everything
-    assert str(work).encode() not in everything.replace(str(work / "runs").encode(), b"")
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("owner/base", pushed.base_commit)
+    everything = b"".join(content for name in pushed.store.branches for content in pushed.files(name).values())
+    for secret in (TOKEN, str(pushed.work), "secret/"):
+        assert secret.encode() not in everything
+    assert b"train: reviews.jsonl  # given" in files["recipe.resolved.yaml"]
     assert b"base_model: owner/base" in files["README.md"]
-    summary = json.loads((work / "runs" / folder.rpartition("/")[2] / "run.json").read_text())
-    assert summary["model"]["revision"] == "b" * 40
+    assert b"local_files_only" not in files["tokenizer_config.json"]
+    assert json.loads(files["tokenizer_config.json"])["truncation_side"] == "left"
+
+
+def test_a_whole_model_takes_the_place_of_an_adapter(pushed):
+    files = pushed.files("owner/swapped")
+    assert "model.safetensors" in files and not [name for name in files if name.startswith("adapter")]
+    assert b"base_model_relation: finetune" in files["README.md"]
+
+
+def test_a_branch_of_its_own(pushed):
+    assert pushed.sent["branch"]["value"].endswith("/owner/tuned/tree/second")
+    assert "adapter_model.safetensors" in pushed.files("owner/tuned", "second")
 
 
 @pytest.mark.parametrize(
-    ("repo", "code", "words"),
-    [("owner/gated", 6, "(403); set HF_TOKEN"), ("owner/nobody", 6, "(401); set HF_TOKEN")],
+    ("job", "code", "words"),
+    [
+        ("gated", 6, 'refuses to write "owner/gated" (403); set HF_TOKEN'),
+        ("nobody", 6, 'refuses to write "owner/nobody" (401); set HF_TOKEN'),
+        ("busy", 6, "answers 503; try again later"),
+        ("strange", 2, "refuses the name or the files"),
+        ("elsewhere", 6, 'knows no "owner/elsewhere"'),
+        ("contested", 6, "someone else meanwhile (409); push again"),
+        ("open", 2, "already and public"),
+        ("no//id", 2, "no Hub id; expected you/name"),
+        ("unreachable", 6, "can't be reached (ConnectError); check the connection"),
+        ("with a strange token", 6, "HF_TOKEN holds a character that no token has"),
+        ("without a token", 6, "set HF_TOKEN"),
+    ],
 )
-def test_refused_pushes(pushed, repo, code, words):
-    address, _, work, folder = pushed
-    found, line = client(address, work / "home", "push", folder, repo)
-    assert found == code and line.startswith("error[network]") and words in line
-
-
-def test_push_without_a_token(pushed):
-    address, _, work, folder = pushed
-    found, line = client(address, work / "no-token", "push", folder, "owner/other", token=None)
-    assert found == 6 and "HF_TOKEN" in line
-
-
-def test_a_hub_that_is_not_there(pushed):
-    _, _, work, folder = pushed
-    code, line = client("http://127.0.0.1:9", work / "home", "push", folder, "owner/x")
-    assert code == 6 and line.startswith("error[network]")
-    code, line = client("http://127.0.0.1:9", work / "empty-home", "predict", "owner/never-seen", str(work), "[]")
-    assert code == 6 and "can't be reached" in line
+def test_refused_pushes(job, code, words, pushed):
+    found = pushed.sent[job]
+    assert found["code"] == code and words in found["line"] and "\n" not in found["line"]
+    assert pushed.store.branches[CONTESTED]["main"] and set(pushed.files("owner/open")) == {".gitattributes"}
+    assert "owner/x" not in pushed.store.branches
 
 
 def test_a_model_the_hub_does_not_have(pushed):
-    address, _, work, _ = pushed
-    code, line = client(address, work / "home", "predict", "owner/nothing", str(work), "[]")
-    assert code == 4 and 'no model "owner/nothing"' in line
+    assert pushed.read["nothing"]["code"] == 4 and 'no model "owner/nothing"' in pushed.read["nothing"]["line"]
 
 
-def test_an_adapter_on_a_local_base_is_not_pushed(tmp_path):
-    from tunewright.serving.hub import push
-
-    base = tiny.save("bert", tmp_path / "base")
-    run = tw.train(
-        str(base), tiny.sentences(16), validation=tiny.sentences(8, 1), lora=2, runs=tmp_path / "runs",
-        settings={"training.max_steps": 1},
-    )  # fmt: skip
-    with pytest.raises(ModelError, match="folder of this machine.*--to merged"):
-        push(run.folder, "owner/x")
-    (tmp_path / "empty").mkdir()
+def test_what_is_not_pushed(tmp_path):
+    run = make_run(tmp_path / "run", rows=10)
     with pytest.raises(ModelError, match="no model to push"):
-        push(tmp_path / "empty", "owner/x")
-
-
-def test_errors_are_the_tree():
-    assert issubclass(NetworkError, tw.TunewrightError) and issubclass(UsageError, ValueError)
+        push(run, "owner/x")
+    made = make("bert", tmp_path)
+    save_model(made.model, made.loaded.tokenizer, run / "model", base=made.base, labels=made.loaded.labels,
+               max_length=32, truncate="left")  # fmt: skip
+    with pytest.raises(ModelError, match=r"only exists on this machine.*export run --to merged first"):
+        push(run, "owner/x")
+    change(run, model={"path": made.base.path})
+    with pytest.raises(NetworkError, match="HF_HUB_OFFLINE is set"):
+        push(run, "owner/x")
+    change(run, state="failed")
+    with pytest.raises(ModelError, match="its state is failed"):
+        push(run, "owner/x")

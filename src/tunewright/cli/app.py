@@ -49,9 +49,9 @@ def _options(
 
 
 def _show_version() -> None:
-    from importlib.metadata import version
+    from tunewright import __version__
 
-    print(version("tunewright"))
+    print(__version__)
     raise typer.Exit
 
 

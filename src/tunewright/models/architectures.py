@@ -48,9 +48,7 @@ def _finish_distilbert(layer: Any, context: Tensor, residual: Tensor) -> Tensor:
 _BERT_LAST = LastLayer(
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.self", _finish_bert
 )
-_DISTILBERT_LAST = LastLayer(
-    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention", _finish_distilbert
-)
+_DISTILBERT_LAST = LastLayer("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention", _finish_distilbert)
 _BERT = Architecture("encoder.layer", "first", last_layer=_BERT_LAST)
 _ROBERTA = Architecture("encoder.layer", "first", positions_start="after_padding", last_layer=_BERT_LAST)
 _DECODER = Architecture("layers", "last", final_norm="norm")

@@ -7,7 +7,7 @@ Shapes: N tokens of all texts, B texts, H heads, G key heads, D model width, d h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +20,7 @@ NAME = "tunewright_packed"
 
 
 @contextlib.contextmanager
-def packed_attention_in(config: Any) -> Iterator[None]:
+def packed_attention_in(config: Any) -> Generator[None]:
     """Models of this config call `packed_attention`; transformers builds no mask for a name it doesn't know."""
     AttentionInterface.register(NAME, packed_attention)
     own = config._attn_implementation

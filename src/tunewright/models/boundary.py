@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tunewright.data.batching import Examples, cut_by_tokens, lay_end_to_end
-from tunewright.models.forward import Boundary, Forward
+from tunewright.models.forward import Boundary, Forward, in_evaluation
 
 BATCH_TOKENS = 4096
 
@@ -63,17 +63,15 @@ def build(
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(int(offsets[-1]), width))
-    was_training = forward.model.training
-    forward.model.eval()
     done = 0
-    for batch in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, BATCH_TOKENS):
-        texts = lay_end_to_end([dataset.tokens(int(i)) for i in batch], device)
-        hidden = forward.states(texts, k).float().cpu().numpy()
-        for i, part in zip(batch, np.split(hidden, np.cumsum(sizes[batch])[:-1]), strict=True):
-            states[offsets[i] : offsets[i + 1]] = part
-        done += len(batch)
-        on_progress(done, len(lengths))
-    forward.model.train(was_training)
+    with in_evaluation(forward.model):
+        for batch in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, BATCH_TOKENS):
+            texts = lay_end_to_end([dataset.tokens(int(i)) for i in batch], device)
+            hidden = forward.states(texts, k).float().cpu().numpy()
+            for i, part in zip(batch, np.split(hidden, np.cumsum(sizes[batch])[:-1]), strict=True):
+                states[offsets[i] : offsets[i + 1]] = part
+            done += len(batch)
+            on_progress(done, len(lengths))
     states.flush()
     return BoundaryCache(k, states, offsets, _fingerprint(states))
 
@@ -81,5 +79,5 @@ def build(
 def _fingerprint(states: np.ndarray, rows: int = 65536) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(states), rows):
-        digest.update(np.ascontiguousarray(states[start : start + rows]))
+        digest.update(np.ascontiguousarray(states[start : start + rows]).data)
     return digest.hexdigest()

@@ -13,7 +13,7 @@ Shapes: N tokens of all texts, B texts, D model width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,17 @@ class Boundary:
 
     k: int
     states: Tensor
+
+
+@contextlib.contextmanager
+def in_evaluation(model: nn.Module) -> Generator[None]:
+    """Dropout off inside, the model's mode restored after."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @dataclass
@@ -143,7 +154,7 @@ class Forward:
         return self.inner(**self._inputs(texts)).logits
 
     @contextlib.contextmanager
-    def _running(self, layers: Sequence[nn.Module], texts: Texts, pool: bool = True) -> Iterator[None]:
+    def _running(self, layers: Sequence[nn.Module], texts: Texts, pool: bool = True) -> Generator[None]:
         """The model with these layers in the place of its own, and our attention, for the length of one call."""
         assert self.architecture is not None
         path, _, name = self.architecture.layers.rpartition(".")
@@ -181,13 +192,10 @@ class Forward:
         ids = [usable[i] for i in picks]
         device = next(self.model.parameters()).device
         texts = lay_end_to_end([ids[:5], ids[5:11], ids[11:]], device)
-        was_training = self.model.training
-        self.model.eval()
         try:
-            plain, packed = self._padded(texts), self.logits(texts)
+            with in_evaluation(self.model):
+                plain, packed = self._padded(texts), self.logits(texts)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
             return False  # an architecture that doesn't take our inputs: the plain forward will serve
-        finally:
-            self.model.train(was_training)
         scale = plain.abs().max().clamp(min=1e-3)
         return bool(((plain - packed).abs().max() / scale) < 1e-3)

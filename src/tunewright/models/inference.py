@@ -5,6 +5,7 @@ Used by evaluation, prediction and the before/after table. With a boundary cache
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from tunewright.data.batching import cut_by_tokens, lay_end_to_end
 from tunewright.models.boundary import BoundaryCache
-from tunewright.models.forward import Forward
+from tunewright.models.forward import Forward, in_evaluation
 from tunewright.runtime import Runtime
 
 MAX_TOKENS = 4096
@@ -31,7 +32,9 @@ def predict_logits(
 
     `before_batch` is called before each batch and may raise to stop.
     """
-    lengths = np.array([len(tokens) for tokens in input_ids])
+    # GPT-2 adds no token of its own, so a blank text has none; the pad token stands for it.
+    input_ids = [tokens if len(tokens) else [forward.config.pad_token_id or 0] for tokens in input_ids]
+    lengths = np.array([len(tokens) for tokens in input_ids], dtype=np.int64)
     batches = cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, max_tokens)
     rank, world_size = (runtime.rank, runtime.world_size) if runtime else (0, 1)
     device = next(forward.model.parameters()).device
@@ -41,24 +44,7 @@ def predict_logits(
             before_batch()
             texts = lay_end_to_end([input_ids[i] for i in batch], device)
             boundary = cache.boundary(batch, device) if cache else None
-            if runtime is None:
+            with runtime.autocast() if runtime else contextlib.nullcontext():
                 logits = forward.logits(texts, boundary)
-            else:
-                with runtime.autocast():
-                    logits = forward.logits(texts, boundary)
             result[torch.from_numpy(batch)] = logits.float().cpu()
     return (runtime.sum(result) if runtime else result).numpy()
-
-
-class in_evaluation:  # noqa: N801 - reads as a phrase: with in_evaluation(model)
-    """Dropout off inside, the model's mode restored after."""
-
-    def __init__(self, model: torch.nn.Module):
-        self.model = model
-        self.was_training = model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.was_training)

@@ -28,7 +28,7 @@ class PoolPlan:
 class Skip(nn.Module):
     """A layer that has nothing to do; shows the attribute that some models read off their layers."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.attention_type = getattr(layer, "attention_type", None)
 
@@ -39,7 +39,7 @@ class Skip(nn.Module):
 class Inject(Skip):
     """Puts the cache's hidden states in the place of those that arrive."""
 
-    def __init__(self, layer: nn.Module, states: Tensor):
+    def __init__(self, layer: nn.Module, states: Tensor) -> None:
         super().__init__(layer)
         self.states = states
 
@@ -50,7 +50,7 @@ class Inject(Skip):
 class Record(Skip):
     """Keeps the hidden states that reach it, or that leave the layer it follows."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self.states: Tensor | None = None
         self._inner: tuple[nn.Module, ...] = ()
@@ -69,7 +69,7 @@ class Record(Skip):
 class Pool(Skip):
     """The last layer for the pooled tokens: alone where its parts are known, else whole and then gathered."""
 
-    def __init__(self, layer: nn.Module, plan: PoolPlan):
+    def __init__(self, layer: nn.Module, plan: PoolPlan) -> None:
         super().__init__(layer)
         self._inner = (layer,)
         self.plan = plan

@@ -1,27 +1,49 @@
-"""From a name to a model: a packaged base, a folder, a Hub id, an earlier run; and back from what was saved.
+"""From a folder to a model: a base under a new head, or what was saved.
 
-First arrow of the model's side of the flow. safetensors only, never remote code. What is trained is chosen elsewhere.
+First arrow of the model's side of the flow. safetensors only, never remote code. `finding` says which folder a name
+means; what is trained is chosen elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from tunewright.data.labels import LabelSpec
-from tunewright.errors import ModelError, NetworkError
+from tunewright.errors import ModelError
 from tunewright.models import packaged
+from tunewright.models.finding import BaseModel, from_hub, resolve_base
+from tunewright.models.quiet import quiet
 
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+# What transformers and PEFT raise when a file isn't what it should be; they check little before they use it.
+UNUSABLE = (
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -40,17 +62,6 @@ DROPOUTS = (
 
 
 @dataclass(frozen=True)
-class BaseModel:
-    """Where a base model is, and what to call it."""
-
-    name: str  # as given
-    path: str  # folder on this machine
-    kind: str  # packaged, folder, hub, run
-    hub_id: str | None = None
-    revision: str | None = None  # exact commit
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A model with its tokenizer, and what loading found."""
 
@@ -64,68 +75,6 @@ class Loaded:
     truncate: str = "right"
 
 
-# ---- finding ----
-
-
-def resolve_base(model: str, revision: str | None = None, runs: Path = Path("runs")) -> BaseModel:
-    """The folder behind a name. Raises ModelError, NetworkError."""
-    if model in packaged.PACKAGED:
-        path = packaged.locate(model)
-        return BaseModel(model, str(path), "packaged", packaged.PACKAGED[model].hub_id)
-    if model.startswith("run:"):
-        return BaseModel(model, str(_run_folder(model[4:], runs)), "run")
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return BaseModel(model, str(path.resolve()), "folder")
-    if path.is_absolute() or model.startswith(".") or model.count("/") > 1:
-        raise ModelError("no such folder; give a folder, a Hub id (owner/name) or minilm", where=model, field="model")
-    return from_hub(model, revision)
-
-
-def _run_folder(name: str, runs: Path) -> Path:
-    folder = runs / name
-    matches = [folder] if folder.is_dir() else sorted(p for p in runs.glob(f"{name}*") if (p / "model").is_dir())
-    if len(matches) != 1 or not (matches[0] / "model").is_dir():
-        raise ModelError(f'no finished run "{name}" in {runs}; see: tunewright runs ls', field="model")
-    return (matches[0] / "model").resolve()
-
-
-def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = None) -> BaseModel:
-    """Download a model's safetensors, configs and tokenizer; the exact commit is recorded."""
-    import httpx2
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        commit = HfApi(endpoint=endpoint).model_info(hub_id, revision=revision).sha
-    except HFValidationError:
-        raise ModelError(f'"{hub_id}" is neither a folder nor a Hub id (owner/name)', field="model") from None
-    except HfHubHTTPError as error:
-        raise _hub_error(hub_id, error) from None
-    except (httpx2.HTTPError, OSError, LookupError):
-        commit = revision  # offline: what the cache has of this revision
-    try:
-        with quiet():
-            path = snapshot_download(hub_id, revision=commit, allow_patterns=HUB_FILES, endpoint=endpoint)
-    except HfHubHTTPError as error:
-        raise _hub_error(hub_id, error) from None
-    except (httpx2.HTTPError, LocalEntryNotFoundError, OSError):
-        raise NetworkError(
-            f'"{hub_id}" is no folder here and the Hub can\'t be reached; check the connection, or give a folder or minilm',
-            field="model",
-        ) from None
-    return BaseModel(hub_id, path, "hub", hub_id, commit or Path(path).name)
-
-
-def _hub_error(hub_id: str, error: Any) -> NetworkError | ModelError:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 404:
-        return ModelError(f'the Hub has no model "{hub_id}"; check the name and the revision', field="model")
-    if status in (401, 403):
-        return NetworkError(f'the Hub refuses "{hub_id}" ({status}); it is private or gated: set HF_TOKEN', field="model")
-    return NetworkError(f'the Hub answers {status} for "{hub_id}"; try again later', field="model")
-
-
 # ---- a base model with a new head ----
 
 
@@ -136,11 +85,11 @@ def load_base(base: BaseModel, labels: LabelSpec, *, seed: int, dropout: float |
     """
     folder = Path(base.path)
     if (folder / "adapter_config.json").exists():
-        saved = load_saved(folder)
+        saved = _saved_adapter(folder, None, dropout)
         model, tokenizer, new = saved.model.merge_and_unload(), saved.tokenizer, frozenset()
         if saved.labels.names != labels.names or saved.labels.kind != labels.kind:
             model, new = _new_head(model, labels, seed)
-        _set_dropout(model, dropout)
+        _label_config(model.config, labels)
     else:
         config = _config(folder, labels, dropout)
         model, new = _load_model(folder, config, seed)
@@ -156,7 +105,7 @@ def _new_head(model: Any, labels: LabelSpec, seed: int) -> tuple[Any, frozenset[
 
     torch.manual_seed(seed)
     _label_config(model.config, labels)
-    fresh = AutoModelForSequenceClassification.from_config(model.config)
+    fresh = AutoModelForSequenceClassification.from_config(model.config, trust_remote_code=False)
     body = f"{model.base_model_prefix}."
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(body)}
     fresh.load_state_dict(own, strict=False)
@@ -164,14 +113,9 @@ def _new_head(model: Any, labels: LabelSpec, seed: int) -> tuple[Any, frozenset[
 
 
 def _config(folder: Path, labels: LabelSpec, dropout: float | None) -> Any:
-    from transformers import AutoConfig
-
     if not (folder / "config.json").is_file():
         raise ModelError("no config.json here; a model folder has config.json and model.safetensors", where=str(folder))
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ModelError(f"config.json can't be used ({_first_line(error)})", where=str(folder)) from None
+    config = _saved_config(folder)
     _label_config(config, labels)
     if dropout is not None:
         for name in DROPOUTS:
@@ -186,12 +130,6 @@ def _label_config(config: Any, labels: LabelSpec) -> None:
     config.label2id = dict(labels.label2id)
     config.problem_type = labels.problem_type
     config.label_values = list(labels.raw)  # so that a saved model still knows 0 and 1 by their names
-
-
-def _set_dropout(model: Any, dropout: float | None) -> None:
-    for module in model.modules() if dropout is not None else ():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
 
 
 def _load_model(folder: Path, config: Any, seed: int) -> tuple[Any, frozenset[str]]:
@@ -209,27 +147,40 @@ def _load_model(folder: Path, config: Any, seed: int) -> tuple[Any, frozenset[st
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{config.model_type} model can't be loaded ({_first_line(error)})", where=str(folder)) from None
+    except UNUSABLE as error:
+        raise ModelError(f"{config.model_type} model can't be loaded ({_in_short(error)})", where=str(folder)) from None
+    return model, _new_parameters(model, info, folder)
+
+
+def _new_parameters(model: Any, info: Any, folder: Path) -> frozenset[str]:
+    """What the files didn't bring; a head of another size is new, a body of another size is someone else's."""
+    body = f"{model.base_model_prefix}."
     mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
+    foreign = sorted(name for name in mismatched if name.startswith(body))
+    if foreign:
+        raise ModelError(f"the weights don't fit config.json: {foreign[0]} has another size", where=str(folder))
     new = frozenset({*info["missing_keys"], *mismatched})
-    body = [name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")]
-    if body and new.issuperset(body):
-        raise ModelError(f"none of the weights here belongs to a {config.model_type} model", where=str(folder))
-    return model, new
+    inside = [name for name, _ in model.named_parameters() if name.startswith(body)]
+    if len(new.intersection(inside)) > len(inside) / 2:
+        raise ModelError(f"most weights of a {model.config.model_type} model are missing here", where=str(folder))
+    return new
 
 
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    # Without these, transformers 5 makes an empty tokenizer and says nothing.
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError("no tokenizer here; expected tokenizer.json beside the weights", where=str(folder))
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a bad file
-        raise ModelError(f"tokenizer can't be loaded ({_first_line(error)})", where=str(folder)) from None
+        raise ModelError(f"tokenizer can't be loaded ({_in_short(error)})", where=str(folder)) from None
     if not tokenizer.is_fast:
         raise ModelError("only fast tokenizers (tokenizer.json) are supported", where=str(folder))
     return tokenizer
@@ -240,7 +191,9 @@ def _give_pad_token(model: Any, tokenizer: Any) -> tuple[str, ...]:
     if tokenizer.pad_token_id is None:
         token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         if token is None:
-            raise ModelError("the tokenizer has no pad, eos, unk or bos token; add a pad_token to tokenizer_config.json")
+            raise ModelError(
+                "the tokenizer has no pad, eos, unk or bos token; add a pad_token to tokenizer_config.json"
+            )
         tokenizer.pad_token = token
         model.config.pad_token_id = tokenizer.pad_token_id
         return (f"no pad token: {token!r} serves, with masks from lengths",)
@@ -277,24 +230,25 @@ def _saved_whole(path: Path) -> Loaded:
     model, new = _load_model(path, config, seed=0)
     if new:
         raise ModelError(
-            f"no classifier: {sorted(new)[0]} isn't in the weights; give the folder of a trained classifier", where=str(path)
+            f"no classifier: {sorted(new)[0]} isn't in the weights; give the folder of a trained classifier",
+            where=str(path),
         )
     return Loaded(model, _tokenizer(path), LabelSpec.from_config(config))
 
 
-def _saved_adapter(path: Path, endpoint: str | None) -> Loaded:
+def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = None) -> Loaded:
     from peft import PeftModel
 
     base = _adapter_base(path, endpoint)
     config = _saved_config(path if (path / "config.json").exists() else Path(base.path))
     labels = LabelSpec.from_config(config)
-    loaded = load_base(base, labels, seed=0)
+    loaded = load_base(base, labels, seed=0, dropout=dropout)
     loaded.model.config.pad_token_id = config.pad_token_id
     try:
         with quiet():
             model = PeftModel.from_pretrained(loaded.model, str(path))
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"adapter can't be loaded ({_first_line(error)})", where=str(path)) from None
+    except UNUSABLE as error:
+        raise ModelError(f"adapter can't be loaded ({_in_short(error)})", where=str(path)) from None
     has_own = (path / "tokenizer.json").exists()
     return Loaded(model, _tokenizer(path) if has_own else loaded.tokenizer, labels)
 
@@ -325,39 +279,17 @@ def _saved_config(path: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(str(path), local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ModelError(f"config.json can't be used ({_first_line(error)})", where=str(path)) from None
+        with quiet():
+            # Said aloud: left to itself, transformers asks on the terminal whether to run a folder's own code.
+            return AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except UNUSABLE as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                "this model brings its own Python code, which is never run here", where=str(path)
+            ) from None
+        raise ModelError(f"config.json can't be used ({_in_short(error)})", where=str(path)) from None
 
 
-# ---- quiet ----
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
+def _in_short(error: Exception) -> str:
+    text = " ".join(str(error).split())
     return text[:200] if text else type(error).__name__
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No bars and no chatter from libraries; what matters is said by us."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
-

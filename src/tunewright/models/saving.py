@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import MachineError, ModelError
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
-from tunewright.models.loading import BaseModel, load_saved, quiet
+from tunewright.models.loading import BaseModel, load_saved
+from tunewright.models.quiet import quiet
 
 TOLERANCE = 1e-5  # fp32: GEMM rows change their last bits with the shape of a batch
 
@@ -54,9 +57,10 @@ def save_model(
             _save_tokenizer(tokenizer, writing, max_length, truncate)
         shutil.rmtree(folder, ignore_errors=True)
         writing.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own words for a full disk
         shutil.rmtree(writing, ignore_errors=True)
-        raise MachineError(f"model can't be written ({error.strerror or error})", where=str(folder)) from None
+        reason = getattr(error, "strerror", None) or error
+        raise MachineError(f"model can't be written ({reason})", where=str(folder)) from None
     files = tuple(sorted(p.name for p in folder.iterdir()))
     return SavedModel(sum((folder / f).stat().st_size for f in files if f.endswith(".safetensors")), files)
 
@@ -105,12 +109,12 @@ def rewrite_adapter_base(folder: Path, hub_id_of: Callable[[str], str | None]) -
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path, max_length: int, truncate: str) -> None:
-    own = tokenizer.model_max_length, tokenizer.truncation_side
-    tokenizer.model_max_length, tokenizer.truncation_side = max_length, truncate
-    try:
-        tokenizer.save_pretrained(str(folder))
-    finally:
-        tokenizer.model_max_length, tokenizer.truncation_side = own
+    tokenizer.save_pretrained(str(folder))
+    # transformers writes neither from the attributes of a loaded tokenizer.
+    path = folder / "tokenizer_config.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    body |= {"model_max_length": max_length, "truncation_side": truncate}
+    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
@@ -122,12 +126,13 @@ def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
     expected, found = (predict_logits(Forward(m), probe) for m in (_on_cpu(model), reloaded))
     difference = float(np.abs(expected - found).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise ModelError(f"the saved model answers differently from the one in memory (by {difference:.2g})", where=str(folder))
+        raise ModelError(
+            f"the saved model answers differently from the one in memory (by {difference:.2g})", where=str(folder)
+        )
     if hasattr(reloaded, "peft_config") and _was_trained(folder):
         with reloaded.disable_adapter():
-            # PEFT would also put the untrained head back; the trained one must stay, or any head would pass.
-            without = predict_logits(Forward(_head_kept(reloaded)), probe)
-        _head_restored(reloaded)
+            _keep_trained_head(reloaded)
+            without = predict_logits(Forward(reloaded), probe)
         if np.array_equal(found, without):
             raise ModelError("the saved adapter changes nothing: it is dead", where=str(folder))
 
@@ -141,14 +146,8 @@ def _was_trained(folder: Path) -> bool:
     return any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name)
 
 
-def _head_kept(model: Any) -> Any:
+def _keep_trained_head(model: Any) -> None:
+    """PEFT also puts the untrained head back; the trained one must stay, or a new head would pass for an adapter."""
     for module in model.modules():
-        if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-            module._disable_adapters = False
-    return model
-
-
-def _head_restored(model: Any) -> None:
-    for module in model.modules():
-        if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-            module._disable_adapters = False
+        if isinstance(module, ModulesToSaveWrapper):
+            module.enable_adapters(True)

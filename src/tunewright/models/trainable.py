@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunewright.errors import ModelError, did_you_mean
 from tunewright.models import architectures
-from tunewright.models.heads import is_in
+from tunewright.models.heads import head_modules, is_in
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def lora_arithmetic(d: int, k: int, rank: int) -> int:
 
 
 def report(model: Any) -> TrainableReport:
-    """Count what requires a gradient. Adapters and head copies aren't part of the base's own size."""
+    """Count what requires a gradient, and what there is: the base's parameters and the adapters'."""
     parameters = dict(model.named_parameters())
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     # PEFT keeps the untouched head beside the trained copy; counting both would count the head twice.
@@ -87,25 +87,19 @@ def _lowest_layer(model: Any, trainable: Iterable[str]) -> int:
     """0 where the layers aren't described or something below them learns."""
     if architectures.find(model) is None:
         return 0
-    num_layers = len(_layers(model))
-    stack = [_layer_of(model, name) for name in trainable]
-    if any(layer is None and not _behind(model, name) for layer, name in zip(stack, trainable, strict=True)):
+    head = head_modules(model)
+    inside = {name: _layer_of(model, name) for name in trainable}
+    if any(layer is None and not is_in(name.removeprefix("base_model.model."), head) for name, layer in inside.items()):
         return 0
-    return min([layer for layer in stack if layer is not None], default=num_layers)
-
-
-def _behind(model: Any, name: str) -> bool:
-    """Whether a parameter comes after the layers (pooler, final norm, classifier)."""
-    from tunewright.models.heads import head_modules
-
-    plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-    return is_in(plain, head_modules(model)) or is_in(plain, [f"{m}.modules_to_save" for m in head_modules(model)])
+    return min((layer for layer in inside.values() if layer is not None), default=len(_layers(model)))
 
 
 def _layers(model: Any) -> nn.ModuleList:
     row = architectures.find(model)
     if row is None:
-        raise ModelError(f"layers of {model.config.model_type} aren't described here; use layers: all", field="trainable.layers")
+        raise ModelError(
+            f"layers of {model.config.model_type} aren't described here; use layers: all", field="trainable.layers"
+        )
     return getattr(model, model.base_model_prefix).get_submodule(row.layers)
 
 
@@ -121,7 +115,9 @@ def _layer_of(model: Any, name: str) -> int | None:
 def _check_layers(model: Any, last_layers: int) -> None:
     there = len(_layers(model))
     if last_layers > there:
-        raise ModelError(f"trainable.layers is last {last_layers}; this model has {there} layers", field="trainable.layers")
+        raise ModelError(
+            f"trainable.layers is last {last_layers}; this model has {there} layers", field="trainable.layers"
+        )
 
 
 def _first_layer(model: Any, last_layers: int | None) -> int:
@@ -134,12 +130,15 @@ def _first_layer(model: Any, last_layers: int | None) -> int:
 def _with_adapters(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
+    targets = _targets(model, spec, head)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
+        # GPT-2 stores its weights transposed.
+        fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
         r=spec.rank,
         lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
         lora_dropout=spec.dropout,
-        target_modules=_targets(model, spec, head),
+        target_modules=targets,
         modules_to_save=list(head),
     )
     wrapped: Any = get_peft_model(model, config)
@@ -149,23 +148,31 @@ def _with_adapters(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> An
 
 def _targets(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> list[str]:
     """Full names of the linear layers that get an adapter: exact, so that no suffix matches elsewhere."""
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head) and name not in head
-    ]
-    lowest = _first_layer(model, spec.last_layers)
+    linear = _linear_layers(model, head)
     if spec.last_layers is not None:
+        lowest = _first_layer(model, spec.last_layers)
         linear = [name for name in linear if (_layer_of(model, f"{name}.weight") or 0) >= lowest]
+    chosen: list[str] = []
     if spec.targets == "all-linear":
-        return [name for name in linear if architectures.find(model) is None or _layer_of(model, f"{name}.weight") is not None]
-    chosen = []
-    for target in spec.targets:
+        described = architectures.find(model) is not None
+        chosen = [name for name in linear if not described or _layer_of(model, f"{name}.weight") is not None]
+    for target in spec.targets if isinstance(spec.targets, list) else []:
         matches = [name for name in linear if name == target or name.endswith(f".{target}")]
         if not matches:
             raise _unknown_target(target, linear)
         chosen += matches
+    if not chosen:
+        raise ModelError("there is no linear layer to adapt; name some as targets", field="trainable.targets")
     return list(dict.fromkeys(chosen))
+
+
+def _linear_layers(model: Any, head: tuple[str, ...]) -> list[str]:
+    """Full names, the head's own left out: the head learns whole."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head)
+    ]
 
 
 def _unknown_target(target: str, linear: list[str]) -> ModelError:

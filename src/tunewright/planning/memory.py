@@ -20,7 +20,9 @@ PREFERRED_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 SHARE = 0.5  # of the free memory that activations may take; the rest is for temporaries and everyone else
 
 
-def bytes_per_token(forward: Forward, objective: Objective, dataset: Examples, lengths: np.ndarray, k: int = 0) -> float:
+def bytes_per_token(
+    forward: Forward, objective: Objective, dataset: Examples, lengths: np.ndarray, k: int = 0
+) -> float:
     """Bytes that autograd keeps per token of the longest text (layers below k frozen and cached)."""
     longest = np.array([int(np.argmax(lengths))])
     device = next(forward.model.parameters()).device
@@ -36,10 +38,12 @@ def bytes_per_token(forward: Forward, objective: Objective, dataset: Examples, l
     if 0 < k < forward.num_layers:
         width = forward.config.hidden_size
         boundary = Boundary(k, torch.zeros(batch.texts.num_tokens, width, device=device))
-    random = torch.get_rng_state()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    # Measuring must not change what the run draws.
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
         objective.loss_sum(forward.logits(batch.texts, boundary), batch.labels)
-    torch.set_rng_state(random)  # measuring must not change what the run draws
     return sum(seen.values()) / batch.texts.num_tokens
 
 
@@ -49,6 +53,9 @@ def largest_micro_batch(
     """Tokens per micro-batch: the preferred number, or less where memory asks for it, never less than one text."""
     preferred = PREFERRED_TOKENS[device]
     fits = int(available * SHARE / max(per_token, 1.0))
+    chosen = max(min(preferred, fits), longest)
     if fits < preferred:
-        say(f"memory: {available / 1e9:.1f} GB free, {per_token / 1e3:.0f} kB per token, so micro-batches of {fits} tokens")
-    return max(min(preferred, fits), longest)
+        need = f"{available / 1e9:.1f} GB free, {per_token / 1e3:.0f} kB per token"
+        short = " (one text, and more than is free)" if fits < longest else ""
+        say(f"memory: {need}, so micro-batches of {chosen} tokens{short}")
+    return chosen

@@ -1,169 +1,293 @@
 """The model card: what the model is, how it was made, and what it is worth, from a run's folder alone.
 
 Written as README.md beside a pushed model. Metadata follows the Hub's conventions; results are on our own held-out
-rows, so they stand in `model-index`, never under a public benchmark's name.
+rows, so they stand in `model-index`, never under a public benchmark's name. No folder of this machine is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tunewright.evaluation.record import Record, before_and_after, read_record
+from tunewright.data.hub_datasets import is_hub_id
+from tunewright.data.reading import is_data_file
+from tunewright.evaluation import wording
+from tunewright.evaluation.record import Answer, Record, before_and_after, mapping, number, numbers, read_record, text
 from tunewright.models import packaged
 
-SHOWN_METRICS = ("accuracy", "macro_f1", "weighted_f1", "micro_f1", "mcc", "roc_auc", "ece", "loss", "rmse", "mae", "pearson", "spearman")
+# What the Hub calls our metrics, where it has a word.
+HUB_METRICS = {
+    "macro_f1": "f1",
+    "weighted_f1": "f1",
+    "micro_f1": "f1",
+    "mcc": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+}
+EXAMPLE = "It was good."
 
 
 def model_card(run_folder: Path, repo_id: str | None = None) -> str:
-    """README.md of the model: YAML metadata, then the page."""
+    """README.md of the model: YAML metadata, then the page. `repo_id`: the name that its code loads."""
     record = read_record(run_folder)
     name = repo_id or record.name
-    parts = [
-        f"# {name}",
-        _opening(record),
-        "## Results\n\n" + _results(record),
-        "## Each epoch\n\n" + _epochs(record),
-        _prompts(record),
-        "## Use\n\n" + _quick_start(record, name),
-        "## Data\n\n" + _data(record),
-        f"## Recipe\n\n```yaml\n{record.recipe_text.strip()}\n```",
-        _limits(record),
-        "Made with [tunewright](https://pypi.org/project/tunewright/).",
-    ]
+    sections = {
+        "Results": _results(record),
+        "Each epoch": _epochs(record),
+        "Before and after": _prompts(record),
+        "Use": _fenced("python", quick_start(record, name)),
+        "Data": _data(record),
+        "Recipe": _fenced("yaml", public_recipe(record)),
+        "Made with": _environment(record),
+        "Limits": _limits(record),
+    }
     head = yaml.safe_dump(metadata(record, name), sort_keys=False, allow_unicode=True)
-    return f"---\n{head}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    page = [
+        f"# {_plain(name)}",
+        _opening(record),
+        *(f"## {title}\n\n{body}" for title, body in sections.items() if body),
+    ]
+    return f"---\n{head}---\n\n" + "\n\n".join(page) + "\n"
+
+
+def public_recipe(record: Record) -> str:
+    """The resolved recipe with its origins, folders of this machine cut to the name of what lies in them."""
+    wanted, data = dict(record.recipe), mapping(record.recipe.get("data"))
+    kept, found = {_model(record).get("hub_id"), *_hub_data(record)}, record.recipe_text.strip()
+    for holder, field in ((wanted, "model"), (data, "train"), (data, "validation")):
+        value = holder.get(field)
+        if isinstance(value, str) and value not in kept:
+            holder[field] = _last_part(value)
+            found = found.replace(value, holder[field])
+    wanted |= {"data": data} if data else {}
+    # A path that YAML quotes, or that a prompt repeats, can't be cut in the text: then the origins go.
+    return found if _parsed(found) == wanted else yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).strip()
+
+
+def _parsed(recipe: str) -> object:
+    try:
+        return yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return None
+
+
+# ---- the YAML block that the Hub reads ----
 
 
 def metadata(record: Record, name: str) -> dict[str, Any]:
-    """The YAML block that the Hub reads."""
-    model = record.run.get("model") or {}
-    adapter = model.get("method") == "lora"
-    base = model.get("hub_id")
-    known = next((p for p in packaged.PACKAGED.values() if p.hub_id == base), None)
-    facts: dict[str, Any] = {
-        "library_name": "peft" if adapter else "transformers",
+    """Keys of the Hub's model card metadata."""
+    model = _model(record)
+    relation, base = "adapter" if _is_adapter(record) else "finetune", text(model.get("hub_id"))
+    known = packaged.by_hub_id(base)
+    types = dict.fromkeys(HUB_METRICS.get(metric, metric) for metric, _ in _shown(record))
+    facts = {
+        "base_model": base,
+        "base_model_relation": relation if base else None,
+        "library_name": "peft" if relation == "adapter" else "transformers",
         "pipeline_tag": "text-classification",
-        "tags": ["tunewright", *(["lora"] if adapter else []), "transformers"],
+        "license": packaged.PACKAGED[known].license if known else None,
+        "datasets": list(dict.fromkeys(name.partition(":")[0] for name in _hub_data(record))),
+        "metrics": [metric for metric in types if metric not in ("loss", "ece")],
+        "tags": _tags(relation, base),
+        "model-index": [{"name": name, "results": [_result(record)]}] if record.metrics else None,
     }
-    if base:
-        facts |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
-    if known:
-        facts["license"] = known.license
-    facts["metrics"] = [m for m in ("accuracy", "f1") if m in record.metrics or (m == "f1" and "macro_f1" in record.metrics)]
-    facts["model-index"] = [{"name": name, "results": [_result(record)]}]
-    return facts
+    return {key: value for key, value in facts.items() if value}
+
+
+def _tags(relation: str, base: str) -> list[str]:
+    return [
+        "tunewright",
+        "transformers",
+        *(["lora"] if relation == "adapter" else []),
+        *([f"base_model:{relation}:{base}"] if base else []),
+    ]
 
 
 def _result(record: Record) -> dict[str, Any]:
-    kind = {"single": "text-classification", "multi": "text-classification", "number": "text-regression"}
-    data = record.run.get("data") or {}
     return {
-        "task": {"type": kind.get(data.get("kind", "single"), "text-classification")},
-        "dataset": {"name": "held-out rows of the author's own data", "type": "private"},
-        "metrics": [{"type": n, "value": round(v, 6)} for n, v in record.metrics.items() if n in SHOWN_METRICS],
+        "task": {"type": "text-classification"},
+        "dataset": {"name": "held-out rows of the author's own data", "type": "private", "split": "validation"},
+        "metrics": [
+            {"type": HUB_METRICS.get(metric, metric), "name": wording.metric_name(metric), "value": round(value, 6)}
+            for metric, value in _shown(record)
+        ],
     }
 
 
+# ---- the page ----
+
+
 def _opening(record: Record) -> str:
-    model, data = record.run.get("model") or {}, record.run.get("data") or {}
-    labels = ", ".join(f"`{label}`" for label in data.get("labels") or []) or "a number"
-    base = model.get("hub_id") or Path(str(model.get("name"))).name
+    model, labels = _model(record), ", ".join(_plain(label) for label in record.labels)
+    base = text(model.get("hub_id")) or _last_part(text(model.get("name")))
     return (
-        f"Reads a text and answers {labels}. Fine-tuned from `{base}` with method `{model.get('method')}`: "
-        f"{model.get('trainable', 0):,} of {model.get('parameters', 0):,} parameters were trained "
-        f"({model.get('trainable_fraction', 0):.2%})."
+        f"Reads a text and answers {f'one of: {labels}' if record.kind == 'single' else labels or 'a number'}. "
+        f"Fine-tuned from {_plain(base)} with method {_plain(text(model.get('method')))}: "
+        f"{wording.count(model.get('trainable'))} of {wording.count(model.get('parameters'))} parameters were trained "
+        f"({wording.percent(model.get('trainable_fraction'))})."
     )
 
 
 def _results(record: Record) -> str:
-    comparison = record.run.get("comparison") or {}
-    before = comparison.get("before") or {}
+    baseline = numbers(record.run.get("baseline"))
     rows = [
         (
-            name,
-            f"{before[name]:.3f}" if name in before else "–",
-            f"{record.metrics[name]:.3f}",
-            "[{:.3f}, {:.3f}]".format(*record.intervals[name]) if name in record.intervals else "",
+            wording.metric_name(name),
+            wording.decimals(baseline.get(name)),
+            wording.decimals(record.untrained.get(name)),
+            wording.decimals(value),
+            wording.between(record.intervals.get(name)),
+            wording.metric_meaning(name, record.kind),
         )
-        for name in SHOWN_METRICS
-        if name in record.metrics
+        for name, value in _shown(record)
     ]
-    count = (record.run.get("data") or {}).get("validation_rows")
-    table = _table(("metric", "before", "after", "95 % interval"), rows)
-    fixed = ""
-    if comparison:
-        fixed = (
-            f"\n\nOn the same {count:,} rows the tuned model fixed {comparison['fixed']:,} answers of the untrained one "
-            f"and broke {comparison['broke']:,} (p = {comparison['p_value']:.3g})."
-        )
-    return f"On {count:,} held-out rows:\n\n{table}{fixed}" if count else table
+    header = ("metric", "without reading", "before", "after", "95 % interval", "meaning")
+    return f"{wording.verdict(record).sentence}\n\n{_table(header, rows)}" if rows else ""
 
 
 def _epochs(record: Record) -> str:
-    rows = [r for r in record.rows if any(key.startswith("validation/") for key in r)]
-    names = [n for n in ("train/loss", "validation/loss", _deciding(record)) if any(n in r for r in rows)]
-    cells = [(f"{r['epoch']:g}", *(f"{r[n]:.3f}" if n in r else "–" for n in names)) for r in rows]
-    return _table(("epoch", *names), cells)
+    deciding = f"validation/{wording.deciding_metric(record)}"
+    names = [n for n in dict.fromkeys(("train/loss", "validation/loss", deciding)) if _has(record.evaluations, n)]
+    best = mapping(record.run.get("best")).get("step")
+    rows = [
+        (_epoch(row) + (" (kept)" if row.get("step") == best else ""), *(wording.decimals(row.get(n)) for n in names))
+        for row in record.evaluations
+    ]
+    return _table(("epoch", *names), rows) if rows else ""
 
 
-def _deciding(record: Record) -> str:
-    return (record.run.get("best") or {}).get("metric") or "validation/accuracy"
+def _epoch(row: dict[str, Any]) -> str:
+    epoch = number(row.get("epoch"))
+    return wording.NOTHING if epoch is None else f"{epoch:.3g}"
+
+
+def _has(rows: Iterable[dict[str, Any]], name: str) -> bool:
+    return any(name in row for row in rows)
 
 
 def _prompts(record: Record) -> str:
-    rows = []
-    for prompt, (before, after) in before_and_after(record.samples).items():
-        shown = [", ".join(a.text + (f" {a.probability:.2f}" if a.probability is not None else "") for a in side) for side in (before, after)]
-        rows.append((_cell(prompt), *(_cell(text) or "–" for text in shown)))
-    return "## Before and after\n\n" + _table(("text", "before", "after"), rows) if rows else ""
+    found = before_and_after(record.samples)
+    rows = [(_plain(prompt), _said(before), _said(after)) for prompt, (before, after) in found.items()]
+    return _table(("text", "before", "after"), rows) if rows else ""
 
 
-def _quick_start(record: Record, name: str) -> str:
-    """Code that runs as it stands, with nothing of ours."""
-    model = record.run.get("model") or {}
-    if model.get("method") != "lora":
-        return f'```python\nfrom transformers import pipeline\n\nclassify = pipeline("text-classification", model="{name}")\nprint(classify("Some text"))\n```'
-    return f"""```python
-import torch
+def _said(answers: Sequence[Answer]) -> str:
+    shown = [_plain(a.text) + (f" {a.probability:.2f}" if a.probability is not None else "") for a in answers]
+    return ", ".join(shown) or wording.NOTHING
+
+
+def quick_start(record: Record, name: str) -> str:
+    """Python that runs as it stands, with nothing of ours."""
+    if not _is_adapter(record):
+        every = ", top_k=None" if record.kind == "multi" else ""
+        return (
+            f"from transformers import pipeline\n\n"
+            f'classify = pipeline("text-classification", model={_quoted(name)})\n'
+            f"print(classify({_quoted(EXAMPLE)}, truncation=True{every}))"
+        )
+    model = _model(record)
+    base = text(model.get("hub_id")) or f"path/to/{_last_part(text(model.get('name')))}"
+    revision = f", revision={_quoted(text(model.get('revision')))}" if model.get("revision") else ""
+    answer = {
+        "single": "config.id2label[int(logits.argmax())], float(logits.softmax(-1).max())",
+        "multi": "[config.id2label[i] for i, p in enumerate(logits.sigmoid().tolist()) if p >= 0.5]",
+        "number": "float(logits[0])",
+    }[record.kind]
+    return f"""import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-config = AutoConfig.from_pretrained("{name}")
-base = AutoModelForSequenceClassification.from_pretrained("{model.get("hub_id") or model.get("path")}", config=config)
-model = PeftModel.from_pretrained(base, "{name}").eval()
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-inputs = tokenizer("Some text", truncation=True, return_tensors="pt")
-inputs.pop("token_type_ids", None)
+name = {_quoted(name)}
+config = AutoConfig.from_pretrained(name)
+base = AutoModelForSequenceClassification.from_pretrained({_quoted(base)}{revision}, config=config)
+model = PeftModel.from_pretrained(base, name).eval()
+tokenizer = AutoTokenizer.from_pretrained(name)
+inputs = tokenizer({_quoted(EXAMPLE)}, truncation=True, return_token_type_ids=False, return_tensors="pt")
 with torch.no_grad():
-    print(config.id2label[int(model(**inputs).logits.argmax())])
-```"""
+    logits = model(**inputs).logits[0]
+print({answer})"""
 
 
 def _data(record: Record) -> str:
-    data: Mapping[str, Any] = record.run.get("data") or {}
-    counts = ", ".join(f"{name} {count:,}" for name, count in (data.get("label_counts") or {}).items())
+    data = mapping(record.run.get("data"))
+    said = {
+        name: wording.count(data.get(name))
+        for split in ("train", "validation", "truncated")
+        for name in (f"{split}_rows", f"{split}_tokens")
+    }
+    counts = ", ".join(f"{_plain(name)} {wording.count(n)}" for name, n in numbers(data.get("label_counts")).items())
     return (
-        f"{data.get('train_rows', 0):,} training rows and {data.get('validation_rows', 0):,} held-out rows"
-        f"{f' ({counts})' if counts else ''}. Texts were cut to {data.get('max_length')} tokens on the "
-        f"{data.get('truncate')}: {data.get('truncated_rows', 0):,} rows lost {data.get('truncated_tokens', 0):,} tokens."
+        f"{said['train_rows']} training rows{f' ({counts})' if counts else ''} and {said['validation_rows']} held-out "
+        f"rows; {said['train_tokens']} and {said['validation_tokens']} tokens. A text is cut to "
+        f"{wording.count(data.get('max_length'))} tokens on the {_plain(text(data.get('truncate')))}: "
+        f"{said['truncated_rows']} rows lost {said['truncated_tokens']} tokens."
     )
 
 
+def _environment(record: Record) -> str:
+    versions = mapping(record.environment.get("versions"))
+    return ", ".join(f"{_plain(name)} {_plain(str(version))}" for name, version in versions.items())
+
+
 def _limits(record: Record) -> str:
-    words = record.run.get("overfitting")
-    lines = ["The figures hold for texts like those it was trained on; nothing is known about others."]
-    return "## Limits\n\n" + "\n".join([*lines, *([words] if words else [])])
+    chosen = " The epoch that was kept is the best on these same rows, so they flatter it a little."
+    kept = mapping(record.recipe.get("evaluation")).get("keep") == "best"
+    lines = [
+        "The figures hold for texts like those of its data; on other texts nothing was measured."
+        + (chosen if kept else ""),
+        "It answers for every text, also where no answer fits; its probabilities are estimates.",
+        _plain(text(record.run.get("overfitting"))),
+    ]
+    return "\n".join(f"- {line}" for line in lines if line)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+# ---- small things ----
+
+
+def _model(record: Record) -> dict[str, Any]:
+    return mapping(record.run.get("model"))
+
+
+def _is_adapter(record: Record) -> bool:
+    return _model(record).get("method") == "lora"
+
+
+def _hub_data(record: Record) -> list[str]:
+    """Hub ids among the data: only for those is a revision recorded."""
+    data = mapping(record.recipe.get("data")) if mapping(record.run.get("data")).get("revision") else {}
+    names = (text(data.get("train")), text(data.get("validation")))
+    return [name for name in names if is_hub_id(name) and not is_data_file(name)]
+
+
+def _shown(record: Record) -> list[tuple[str, float]]:
+    return [(name, record.metrics[name]) for name in wording.METRIC_WORDS if name in record.metrics]
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _quoted(words: str) -> str:
+    """A Python string in double quotes."""
+    return '"' + repr(words)[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _cell(text: str) -> str:
-    """Text in a Markdown table: one line, no bars, no markup."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _plain(words: str) -> str:
+    """A person's words in Markdown: one line, no markup of their own."""
+    return re.sub(r"([\\`*\[\]|<>~#!]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(words.split()))
+
+
+def _fenced(language: str, body: str) -> str:
+    """A code block that nothing inside it can close."""
+    longest = max((len(ticks) for ticks in re.findall(r"`{3,}", body)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{body}\n{fence}" if body else ""

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from safetensors import SafetensorError
 
-from tunewright.errors import MachineError, ModelError, UsageError
+from tunewright.errors import MachineError, ModelError, TunewrightError, UsageError
 from tunewright.models import packaged
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
-from tunewright.models.loading import load_saved, quiet
+from tunewright.models.loading import load_saved
+from tunewright.models.quiet import quiet
 from tunewright.models.saving import rewrite_adapter_base
 
-TOLERANCE = 1e-4  # relative to the largest logit: merging adds the same numbers in another order
+TOLERANCE = 1e-4  # fp32, relative to the largest logit: merging adds the same numbers in another order
+PROBE_TEXTS, PROBE_TOKENS = 6, 16
 
 
 def export(model_folder: Path, to: Literal["adapter", "merged"], output: Path) -> Path:
     """Write the folder and return it. Raises UsageError if it is taken, ModelError if merging changed the answers."""
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError("is there already; name a new folder", where=str(output), field="-o")
-    has_adapter = (model_folder / "adapter_config.json").exists()
-    if to == "adapter" and not has_adapter:
-        raise UsageError("this run trained no adapter; use --to merged", where=str(model_folder), field="--to")
-    writing = output.with_name(f".{output.name}.writing")
+    model_folder, output = Path(model_folder), Path(output)
+    target = output.absolute()
+    has_adapter = _check(model_folder, to, target)
+    writing = target.with_name(f".{target.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     try:
         if to == "merged" and has_adapter:
@@ -37,36 +37,63 @@ def export(model_folder: Path, to: Literal["adapter", "merged"], output: Path) -
         else:
             shutil.copytree(model_folder, writing)
         if to == "adapter":
-            _point_to_hub(writing)
-        if output.is_dir():
-            output.rmdir()
-        writing.rename(output)
-    except (OSError, shutil.Error) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise MachineError(f"can't be written ({getattr(error, 'strerror', None) or error})", where=str(output)) from None
+            # A path of this machine means nothing elsewhere; without a known Hub id it stays, and works here.
+            rewrite_adapter_base(writing, packaged.hub_id_of)
+        if target.is_dir():
+            target.rmdir()
+        writing.rename(target)
+    except TunewrightError:
+        raise
+    except (OSError, SafetensorError) as error:  # safetensors has its own words for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise MachineError(f"can't be written ({reason})", where=str(output)) from None
     finally:
         shutil.rmtree(writing, ignore_errors=True)
     return output
 
 
+def _check(model_folder: Path, to: str, target: Path) -> bool:
+    """Whether there is an adapter; raises before anything is written."""
+    if to not in ("adapter", "merged"):
+        raise UsageError(f'"{to}" is nothing to export to; expected adapter or merged', field="--to")
+    if not model_folder.is_dir():
+        raise ModelError("there is no such model folder; finish the run first", where=str(model_folder))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError("is there already; name a new folder", where=str(target), field="-o")
+    has_adapter = (model_folder / "adapter_config.json").exists()
+    if to == "adapter" and not has_adapter:
+        raise UsageError("there is no adapter, the whole model was trained; use --to merged", field="--to")
+    return has_adapter
+
+
 def _merge(model_folder: Path, folder: Path) -> None:
     """One model without PEFT, equal to the two parts."""
     loaded = load_saved(model_folder)
-    longest = min(loaded.max_length or 16, 16)
-    vocabulary = loaded.model.config.vocab_size
-    probe = [[(7 * i + j) % vocabulary for j in range(1, 4 + i % longest)] for i in range(6)]
+    probe = _probe(loaded.model.config.vocab_size, loaded.max_length)
     before = predict_logits(Forward(loaded.model), probe)
     with quiet():
-        merged = loaded.model.merge_and_unload()
-        merged.save_pretrained(str(folder))
-        loaded.tokenizer.save_pretrained(str(folder))
+        loaded.model.merge_and_unload().save_pretrained(str(folder))
+    _copy_tokenizer(model_folder, loaded.tokenizer, folder)
     after = predict_logits(Forward(load_saved(folder).model), probe)
     difference = float(np.abs(before - after).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(before).max())):
         raise ModelError(f"the merged model answers differently (by {difference:.2g})", where=str(model_folder))
 
 
-def _point_to_hub(folder: Path) -> None:
-    """An exported adapter names its base by Hub id where that is known; a path of this machine means nothing elsewhere."""
-    rewrite_adapter_base(folder, packaged.hub_id_of)
+def _probe(vocabulary: int, max_length: int | None) -> list[list[int]]:
+    """Texts of arbitrary tokens and several lengths."""
+    longest = min(max_length or PROBE_TOKENS, PROBE_TOKENS)
+    lengths = [max(1, longest * (i + 1) // PROBE_TEXTS) for i in range(PROBE_TEXTS)]
+    return [[(7 * i + j + 1) % vocabulary for j in range(length)] for i, length in enumerate(lengths)]
+
+
+def _copy_tokenizer(model_folder: Path, tokenizer: Any, folder: Path) -> None:
+    """The files as they are: saved again they would lose how long a text may be and where it is cut."""
+    if not (model_folder / "tokenizer.json").exists():  # an adapter of another tool
+        with quiet():
+            tokenizer.save_pretrained(str(folder))
+        return
+    for path in sorted(model_folder.iterdir()):
+        weights = path.suffix == ".safetensors" or path.name.endswith(".index.json")
+        if path.is_file() and not weights and path.name not in ("adapter_config.json", "config.json", "README.md"):
+            shutil.copy2(path, folder / path.name)
