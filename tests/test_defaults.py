@@ -43,7 +43,8 @@ def test_more_rows_fewer_passes(n, epochs, batch):
 
 @pytest.mark.parametrize(
     "lengths, context, expected",
-    [([10] * 100, 512, 16), ([1], 512, 8), ([1000] * 50, 512, 256), ([1000] * 50, 128, 128), ([30] * 95 + [900] * 5, 512, 80), ([], 512, 256)],
+    [([10] * 100, 512, 16), ([1], 512, 8), ([1000] * 50, 512, 256), ([1000] * 50, 128, 128),
+     ([30] * 95 + [900] * 5, 512, 80), ([], 512, 256)],
 )  # fmt: skip
 def test_length_covers_95_of_100_texts(lengths, context, expected):
     recipe, _ = decided(token_lengths=np.array(lengths), context_length=context)

@@ -176,17 +176,25 @@ def test_training_changed_what_it_should_and_nothing_else(run):
 
 
 def test_a_run_learns(tmp_path):
-    run = whole.start(tmp_path, data=whole.rows(n=120), settings={"training.epochs": 6.0})
+    run = whole.start(tmp_path, method="full", data=whole.rows(n=120), settings={"training.epochs": 8.0})
     assert run.summary["comparison"]["before"]["accuracy"] < 0.8 < run.metrics["accuracy"]
     assert run.summary["comparison"]["fixed"] > run.summary["comparison"]["broke"]
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "roberta", "modernbert", "deberta-v2", "albert", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["distilbert", "roberta", "modernbert", "gpt2", "llama", "gemma"])
 def test_every_architecture_walks_the_whole_line(tmp_path, kind):
     events: list[object] = []
     run = whole.start(tmp_path, method="last 1", kind=kind, data=whole.rows(), progress=events.append)
     assert run.state == "succeeded" and run.summary["model"]["model_type"].startswith(kind[:4])
     assert len(run.predict(["a good film"])) == 1
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "albert"])
+def test_architectures_without_described_layers_train_too(tmp_path, kind):
+    run = whole.start(tmp_path, kind=kind, data=whole.rows())
+    assert run.state == "succeeded" and any("plain forward" in note or "layer" in note for note in run.summary["notes"])
+    with pytest.raises(ModelError, match=f"layers of {kind} aren't described here; use layers: all"):
+        whole.start(tmp_path, method="last 1", kind=kind, data=whole.rows())
 
 
 def test_events_in_order():

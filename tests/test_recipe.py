@@ -1,4 +1,4 @@
-"""The recipe's classes: defaults that need nothing but data, values that make no sense refused, nothing changed later."""
+"""The recipe's classes: defaults that need nothing but data, what makes no sense refused, nothing changed."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def test_what_makes_no_sense_is_refused(parts):
 
 def test_names_of_labels_become_text():
     assert recipe(data={"train": "a", "labels": {0: "No", 1: "Yes"}}).data.labels == {"0": "No", "1": "Yes"}
+    assert recipe(training={"class_weights": {0: 1, 1: 3}}).training.class_weights == {"0": 1.0, "1": 3.0}
     assert recipe(data={"train": "a", "labels": ["No", "Yes"]}).data.labels == ["No", "Yes"]
     assert recipe(data={"train": "a", "labels": "number"}).data.labels == "number"
 

@@ -32,7 +32,7 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "pandas", "pyarrow", "skle
 
 
 def imports(path: Path, *, late: bool = True) -> Iterator[tuple[str, int]]:
-    """Modules that a file imports, with the line; `late` counts those inside functions. Imports for types don't count."""
+    """Modules that a file imports, with the line; `late`: inside functions too. Imports for types don't count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     waiting: list[ast.AST] = list(tree.body)
     while waiting:

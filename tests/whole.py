@@ -110,7 +110,7 @@ TIMES = ("time", "train/tokens_per_second")
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     """Rows of a JSONL file of a run, without what a clock wrote."""
     text = (folder / name).read_text(encoding="utf-8")
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.split("\n") if line]
 
 
 def stop_after(monkeypatch: Any, step: int, number: int = signal.SIGTERM) -> None:

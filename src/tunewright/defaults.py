@@ -15,6 +15,11 @@ import numpy as np
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
 
+METRICS = {  # those that mean something for each kind of label
+    "single": ("accuracy", "macro_f1", "weighted_f1", "mcc", "roc_auc", "loss", "ece"),
+    "multi": ("micro_f1", "macro_f1", "accuracy", "roc_auc", "loss"),
+    "number": ("rmse", "mae", "pearson", "spearman", "loss"),
+}
 LONGEST = 256  # tokens: beyond this a small encoder gains little and pays much
 
 
@@ -104,6 +109,12 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         raise RecipeError(
             f'"data.max_length" is {recipe.data.max_length}; the model reads at most {facts.context_length} tokens',
             field="data.max_length",
+        )
+    if recipe.evaluation.metric not in METRICS[facts.kind]:
+        raise RecipeError(
+            f'"evaluation.metric" is {recipe.evaluation.metric}; these labels are {facts.kind}, expected one of '
+            f"{', '.join(METRICS[facts.kind])}",
+            field="evaluation.metric",
         )
     if recipe.training.class_weights is not None and facts.kind != "single":
         raise RecipeError(

@@ -32,7 +32,7 @@ class TunewrightError(Exception):
     exit_code = 1
     code = "bug"
 
-    def __init__(self, message: str, *, where: str | None = None, field: str | None = None):
+    def __init__(self, message: str, *, where: str | None = None, field: str | None = None) -> None:
         self.message = _one_line(message)
         self.where = _one_line(where) if where else None
         self.field = field
@@ -111,7 +111,7 @@ class StoppedError(TunewrightError):
     exit_code = 130
     code = "stopped"
 
-    def __init__(self, message: str, *, signal_number: int = 2):
+    def __init__(self, message: str, *, signal_number: int = 2) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
 

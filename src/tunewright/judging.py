@@ -49,7 +49,7 @@ class Judge:
         runtime: Runtime,
         recorder: Recorder,
         stop_signal: Callable[[], int],
-    ):
+    ) -> None:
         self.stop_signal = stop_signal
         self.recipe, self.data, self.tokens, self.forward, self.cache = recipe, data, tokens, forward, cache
         self.plan, self.runtime, self.recorder = plan, runtime, recorder
@@ -83,9 +83,7 @@ class Judge:
             self._keep("validation", self.logits)
         self.recorder.metrics(row)
         now = time.perf_counter()
-        self.recorder.tell(
-            Evaluated(int(row["step"]), row["epoch"], row, self.plan.metric, best, now - self.last_row)
-        )
+        self.recorder.tell(Evaluated(int(row["step"]), row["epoch"], row, self.plan.metric, best, now - self.last_row))
         self.last_row = now
         self.clock.restart()
 

@@ -9,16 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright.errors import UsageError
+from tunewright.errors import RecipeError, UsageError
 from tunewright.progress import Listener, silent
-from tunewright.recipe import Recipe
+from tunewright.recipe import IN_MEMORY, Recipe
 from tunewright.recipe_files import build_recipe
 from tunewright.runs import Run, find_run
 
 if TYPE_CHECKING:
     from tunewright.serving.predict import Predictor
-
-IN_MEMORY = "(in memory)"
 
 
 def train(
@@ -96,6 +94,8 @@ def _with_settings(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[
         inner = values
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f'"{path}" is not a setting', field=path)
         inner[last] = value
     return values
 

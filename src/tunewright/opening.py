@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,36 @@ def open_run(
         recorder.update(**start_summary(folder, name, recipe.task))
         recorder.write("recipe.yaml", recipe_files.dump(recipe))
         return recorder, recipe, False
-    folder = find_run(resume, runs).folder
-    recorder = Recorder(folder, listener, writes=is_main)
+    recorder = Recorder(find_run(resume, runs).folder, listener, writes=is_main)
+    try:
+        return recorder, _continued(recorder, recipe), True
+    except BaseException:
+        recorder.close()
+        raise
+
+
+def _continued(recorder: Recorder, recipe: Recipe | None) -> Recipe:
+    """The recipe that a stopped run began with. Raises UsageError when it has finished, or when other is asked for."""
+    folder = recorder.folder
     if recorder.summary.get("state") == "succeeded":
         raise UsageError(f"{folder.name} has finished; start a new run to train further", where=str(folder))
     path = folder / "recipe.resolved.yaml"
     stored = recipe_files.load_recipe(path if path.exists() else folder / "recipe.yaml")
     if recipe is not None:
         _refuse_changes(recipe, stored, folder)
-    recorder.update(pid=os.getpid(), host=socket.gethostname(), error=None, resumed=recorder.summary.get("resumed", 0) + 1)
-    return recorder, stored, True
+    times = recorder.summary.get("resumed", 0) + 1
+    recorder.update(pid=os.getpid(), host=socket.gethostname(), error=None, finished=None, resumed=times)
+    return stored
 
 
 def _new_folder(runs: Path, name: str) -> Path:
     """A free folder; ranks that torchrun started together share one through its run id."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return new_folder(runs, name)
-    return runs / f"{name}-{os.environ.get('TORCHELASTIC_RUN_ID', 'none')}-{os.environ.get('MASTER_PORT', '0')}"
+    folder = runs / f"{name}-{os.environ.get('TORCHELASTIC_RUN_ID', 'none')}-{os.environ.get('MASTER_PORT', '0')}"
+    if os.environ.get("RANK") == "0" and (folder / "run.json").exists():
+        raise UsageError("an earlier run has this folder; choose another --name", where=str(folder))
+    return folder
 
 
 def _name_of(recipe: Recipe) -> str:
@@ -78,7 +91,7 @@ def _refuse_changes(recipe: Recipe, stored: Recipe, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[Callable[[], int]]:
+def signals() -> Generator[Callable[[], int]]:
     """SIGINT and SIGTERM ask to stop after the step in hand; before training, and at a second SIGINT, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0

@@ -1,6 +1,7 @@
 """The flow of a run, one call per arrow; what each arrow does is in its own place.
 
-    recipe -> data -> base model -> decisions -> tokens -> trainable -> plan -> [boundary cache] -> fit -> model -> report
+    recipe -> data -> base model -> decisions -> tokens -> trainable -> plan
+           -> [boundary cache] -> fit -> model -> report
 
 `stages` holds the arrows that take more than a line, `judging` the scores; this file says the order.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import describing, judging, opening, stages
+from tunewright.learning.checkpoints import Checkpoint
 from tunewright.learning.gradients import Training
 from tunewright.learning.loop import Hooks, fit
 from tunewright.progress import Finished, Listener, Phase, silent
@@ -47,8 +49,10 @@ def fine_tune(
         tokens = stages.tokenize(resolved, read, base, runtime, recorder)
         trained = stages.choose_trainable(resolved, read, tokens, base, recorder)
         plan = stages.plan(resolved, tokens, trained, runtime, recorder)
-        if not resuming:
-            recorder.write("recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime))
+        if not (recorder.folder / "recipe.resolved.yaml").exists():
+            recorder.write(
+                "recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime)
+            )
         recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
         recorder.update(**describing.facts(resolved, read, tokens, base, trained, plan))
         recorder.tell(describing.header(resolved, read, tokens, base, trained, plan, runtime, recorder.folder))
@@ -69,7 +73,9 @@ def fine_tune(
         step = stages.keep_best(resolved, trained, state, store)
         saved_bytes = stages.save(resolved, read, base, trained, tokens, recorder)
         recorder.state("evaluating", "judging the final model")
-        recorder.update(**judge.finish(step), **_spent(watch, state.tokens, recorder), **_size(recorder, saved_bytes))
+        recorder.update(
+            **judge.finish(step), **_spent(watch, state.tokens, checkpoint, recorder), **_size(recorder, saved_bytes)
+        )
         _finish(recorder, caches, runtime)
     run = Run(recorder.folder)
     recorder.tell(Finished(recorder.folder, recorder.summary))
@@ -89,14 +95,14 @@ def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None
         write_report(recorder.folder)
 
 
-def _spent(watch: Stopwatch, tokens: int, recorder: Recorder) -> dict[str, Any]:
-    """Seconds, memory and speed; a resumed run adds to what was spent before."""
-    seconds = recorder.summary.get("seconds", 0.0) + watch.seconds
+def _spent(watch: Stopwatch, tokens: int, checkpoint: Checkpoint | None, recorder: Recorder) -> dict[str, Any]:
+    """Seconds of the whole run; speed, training seconds and memory of this process, which may have resumed it."""
+    begun = checkpoint.state["fit"]["tokens"] if checkpoint else 0
     return {
-        "seconds": round(seconds, 3),
+        "seconds": recorder.seconds,
         "train_seconds": round(watch.spent["fit"], 3),
         "train_tokens_seen": tokens,
-        "tokens_per_second": round(tokens / watch.spent["fit"], 1),
+        "tokens_per_second": round((tokens - begun) / watch.spent["fit"], 1),
         "peak_memory_bytes": peak_memory(),
     }
 

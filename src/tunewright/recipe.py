@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+IN_MEMORY = "(in memory)"  # stands in a recipe for a Python object
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -139,6 +140,11 @@ class TrainingRecipe(_Part):
     """Steps between checkpoints, or one per evaluation."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     """Newest checkpoints kept, beside the best."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _names_as_text(cls, value: object) -> object:
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingRecipe:

@@ -34,6 +34,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f'"{key.value}" is given twice', problem_mark=key.start_mark)
             seen.add(key.value)
@@ -41,11 +43,23 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back: the text "1e-4" in quotes, a line break as \\n."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+_Dumper.add_representer(str, _Dumper.represent_text)
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -70,6 +84,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"can't be read ({error.strerror})", where=str(path)) from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"byte {error.start} is not UTF-8; save the recipe as UTF-8", where=str(path)) from None
+    except RecipeError:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError(*_yaml_problem(error), where=_yaml_place(path, error)) from None
     if not isinstance(values, dict):
@@ -101,7 +117,8 @@ def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
 
 
 def _line(path: str, name: str, value: Any, origins: Mapping[str, str] | None, indent: str) -> str:
-    text = yaml.safe_dump({name: value}, default_flow_style=True, allow_unicode=True, width=10**9).strip()[1:-1]
+    text = yaml.dump({name: value}, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
+    text = text.strip()[1:-1]
     origin = (origins or {}).get(path)
     return f"{indent}{text}" + (f"  # {origin}" if origin else "")
 
@@ -134,7 +151,9 @@ def _docs(model: type[BaseModel], prefix: str) -> Iterator[FieldDoc]:
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _docs(info.annotation, f"{prefix}{name}.")
             continue
-        default = "required" if info.is_required() else yaml.safe_dump(info.default, default_flow_style=True).split("\n")[0]
+        default = (
+            "required" if info.is_required() else yaml.safe_dump(info.default, default_flow_style=True).split("\n")[0]
+        )
         yield FieldDoc(f"{prefix}{name}", _type_words(info.annotation), default, info.description or "")
 
 
@@ -162,7 +181,7 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copied(v) if isinstance(v, Mapping) and k in _PARTS else v for k, v in values.items()}
 
 
-_PARTS = {name for name, info in Recipe.model_fields.items() if name in ("data", "trainable", "training", "evaluation")}
+_PARTS = {name for name in Recipe.model_fields if name in ("data", "trainable", "training", "evaluation")}
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -189,7 +208,7 @@ def _recipe_error(error: ValidationError, where: str | None) -> RecipeError:
     problems = error.errors(include_url=False)
     first = problems[0]
     path = ".".join(str(part) for part in first["loc"] if str(part) in _names())
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         full = ".".join(str(part) for part in first["loc"])
         return RecipeError(f'"{full}" is not a setting.{_nearest(full)}', where=where, field=full)
     if first["type"] == "missing":

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +24,11 @@ ACTIVE = ("validating", "preparing", "running", "evaluating", "saving")
 class Recorder:
     """Writes one run's folder and tells the listener the same."""
 
-    def __init__(self, folder: Path, listener: Listener, *, writes: bool = True):
+    def __init__(self, folder: Path, listener: Listener, *, writes: bool = True) -> None:
         self.folder, self.listener, self.writes = folder, listener, writes
         self.summary: dict[str, Any] = {}
         self._lock: IO[str] | None = None
+        self._begin, self._spent_before = time.perf_counter(), 0.0
         if writes:
             self._open()
 
@@ -41,6 +42,12 @@ class Recorder:
             raise MachineError(f"run folder can't be written ({error.strerror})", where=str(self.folder)) from None
         if (self.folder / "run.json").exists():
             self.summary = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            self._spent_before = self.summary.get("seconds", 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Time of this process, and of those before it that wrote down theirs."""
+        return round(self._spent_before + time.perf_counter() - self._begin, 3)
 
     # ---- what the pipeline says ----
 
@@ -90,11 +97,12 @@ class Recorder:
         if self.writes:
             write_atomically(self.folder / name, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def drop_rows_after(self, step: int) -> None:
-        """On resume: rows past the checkpoint's step go, so that the files equal an uninterrupted run's."""
+    def drop_rows_after(self, step: int, evaluated_step: int) -> None:
+        """On resume: rows that the checkpoint doesn't know of go, so that the files equal an uninterrupted run's."""
         for name in ("metrics.jsonl", "samples.jsonl"):
             rows = list(read_jsonl(self.folder / name))
-            self.write_rows(name, (r for r in rows if r["step"] <= step and not r.get("final")))
+            known = (r for r in rows if r["step"] <= (step if "train/grad_norm" in r else evaluated_step))
+            self.write_rows(name, (r for r in known if not r.get("final")))
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         if not self.writes:
@@ -106,7 +114,7 @@ class Recorder:
             raise MachineError(f"can't be written ({error.strerror})", where=str(self.folder / name)) from None
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def recording(self) -> Generator[None]:
         """Whatever ends the run is written down before it is passed on."""
         try:
             yield
@@ -117,33 +125,42 @@ class Recorder:
             self._end("failed", error)
             raise
         except KeyboardInterrupt:
-            self._end("cancelled", StoppedError("cancelled before the first checkpoint"))
+            self._end("cancelled", StoppedError("stopped from the keyboard"))
             raise
         except BaseException as error:
             self._end("failed", TunewrightError(f"{type(error).__name__}: {error}"))
             raise
         finally:
-            if self._lock is not None:
-                self._lock.close()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _end(self, state: str, error: TunewrightError) -> None:
         body = {"code": error.code, "message": str(error), "param": error.field}
         if not self.folder.is_dir():
             return
         try:
-            self.update(state=state, error=body, finished=now())
+            self.update(state=state, error=body, finished=now(), seconds=self.seconds)
             self.event("ended", str(error), "error")
         except OSError:
             self.writes = False  # the disk is full or gone; the error itself is still raised
 
 
 def new_folder(runs: Path, name: str) -> Path:
-    """A folder name that isn't taken: 20261123-1412-reviews, then …-2."""
+    """A new folder of its own: 20261123-1412-reviews, then …-2."""
     stem = f"{datetime.now().strftime('%Y%m%d-%H%M')}-{name}"
     for number in range(1, 1000):
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
-        if not folder.exists():
-            return folder
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise MachineError(f"run folder can't be made ({error.strerror})", where=str(folder)) from None
+        return folder
     raise MachineError(f"{runs} has a thousand runs of that name and minute")
 
 
@@ -205,6 +222,7 @@ def _locked(path: Path) -> IO[str]:
     except OSError:
         stream.seek(0)
         owner = stream.read().strip() or "another process"
+        stream.close()
         raise UsageError(
             f"the run is in use by {owner}; stop that process or choose another --name", where=str(path.parent)
         ) from None
@@ -226,7 +244,7 @@ class Stopwatch:
         return time.perf_counter() - self.start
 
     @contextmanager
-    def timing(self, name: str) -> Iterator[None]:
+    def timing(self, name: str) -> Generator[None]:
         begin = time.perf_counter()
         try:
             yield

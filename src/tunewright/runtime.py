@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,7 +52,8 @@ class Runtime:
             try:
                 distributed.all_reduce(tensor)
             except RuntimeError as error:
-                raise MachineError(f"another rank is gone ({str(error).splitlines()[0]}); start with --resume") from None
+                reason = str(error).splitlines()[0]
+                raise MachineError(f"another rank is gone ({reason}); start with --resume") from None
         return tensor
 
     def barrier(self) -> None:
@@ -73,7 +74,7 @@ class Runtime:
 
 
 @contextmanager
-def started(device: str = "auto", precision: str = "auto", threads: int | str = "auto") -> Iterator[Runtime]:
+def started(device: str = "auto", precision: str = "auto", threads: int | str = "auto") -> Generator[Runtime]:
     """Set threads, join the ranks that torchrun started, and leave them at the end. Raises MachineError."""
     import torch
 
@@ -103,7 +104,9 @@ def _device(wanted: str) -> str:
     if wanted == "auto":
         return next(name for name, available in there.items() if available)
     if not there[wanted]:
-        raise MachineError(f'device "{wanted}" is not available here; use training.device: auto', field="training.device")
+        raise MachineError(
+            f'device "{wanted}" is not available here; use training.device: auto', field="training.device"
+        )
     return wanted
 
 

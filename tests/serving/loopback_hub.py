@@ -1,8 +1,8 @@
-"""A model hub on this machine: the routes that the real `huggingface_hub` client calls to create, commit and download.
+"""A model hub on this machine: the routes that the real huggingface_hub client calls to create, push and download.
 
-For tests only. Keeps repositories as commits of {path: bytes}, asks for a token as the Hub does (a private repository is
-"not there" without one), takes weights through LFS and serves them by redirect. `refuse` makes it fail on purpose. The
-client's default address is read at import, so pass `endpoint=`, or start a process with HF_ENDPOINT.
+For tests only. Repositories live in memory, branch by branch; safetensors arrive as LFS objects, the rest in commits.
+As on the Hub, writing wants a token, and what is private isn't there without one. The names in REFUSED are refused on
+purpose, and CONTESTED changes between a client's look and its commit.
 """
 
 from __future__ import annotations
@@ -14,109 +14,98 @@ import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-WRITER = "hf_writerwriterwriter"
-READER = "hf_readerreaderreader"  # signed in, but may not write
-LFS = (".safetensors", ".bin")
+import yaml
+
+REFUSED = {"owner/gated": 403, "owner/nobody": 401, "owner/busy": 503, "owner/strange": 400, "owner/elsewhere": 404}
+CONTESTED = "owner/contested"
 
 
-@dataclass
-class Repository:
-    """One model repository."""
+class Store:
+    """What the hub holds, for a test to look into."""
 
-    private: bool
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit -> path -> content
-    branches: dict[str, str] = field(default_factory=dict)  # branch -> commit
+    def __init__(self) -> None:
+        self.private: dict[str, bool] = {}
+        self.branches: dict[str, dict[str, list[str]]] = {}  # repository -> branch -> commits, the newest last
+        self.contents: dict[str, dict[str, bytes]] = {}  # commit -> path -> content
+        self.objects: dict[str, bytes] = {}  # LFS objects by SHA-256
 
-    def commit(self, branch: str, files: dict[str, bytes]) -> str:
-        parent = self.branches.get(branch, "")
-        content = json.dumps([parent, sorted((path, _sha256(body)) for path, body in files.items())])
-        self.branches[branch] = hashlib.sha1(content.encode()).hexdigest()
-        self.commits[self.branches[branch]] = files
-        return self.branches[branch]
+    def create(self, repo: str, *, private: bool) -> None:
+        """A repository with the first commit that the Hub itself makes."""
+        self.private[repo], self.branches[repo] = private, {"main": []}
+        self.commit(repo, "main", {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
 
-    def resolve(self, revision: str) -> str | None:
-        return revision if revision in self.commits else self.branches.get(revision)
+    def commit(self, repo: str, branch: str, files: dict[str, bytes]) -> str:
+        """Add or replace files; returns the commit."""
+        return self.replace(repo, branch, {**(self.files(repo, branch) or {}), **files})
 
-    @property
-    def files(self) -> dict[str, bytes]:
-        """What is on the main branch."""
-        return self.commits[self.branches["main"]]
+    def replace(self, repo: str, branch: str, files: dict[str, bytes]) -> str:
+        """A commit that holds exactly these files."""
+        commits = self.branches[repo][branch]
+        digest = hashlib.sha1(f"{repo} {branch} {len(commits)}".encode())
+        for path, content in sorted(files.items()):
+            digest.update(path.encode() + _sha256(content).encode())
+        commits.append(digest.hexdigest())
+        self.contents[commits[-1]] = files
+        return commits[-1]
 
+    def head(self, repo: str, revision: str = "main") -> str | None:
+        """The commit behind a branch's name or a commit of the repository."""
+        branches = self.branches.get(repo, {})
+        if revision in branches:
+            return branches[revision][-1]
+        return revision if any(revision in commits for commits in branches.values()) else None
 
-@dataclass
-class Hub:
-    """What the server holds, and what it was asked."""
-
-    url: str = ""
-    repositories: dict[str, Repository] = field(default_factory=dict)
-    objects: dict[str, bytes] = field(default_factory=dict)  # LFS
-    asked: list[str] = field(default_factory=list)  # "POST /api/repos/create"
-    cards: list[dict[str, Any]] = field(default_factory=list)  # metadata of each README.md sent to be checked
-    _refusals: list[tuple[str, int, str]] = field(default_factory=list)
-
-    def refuse(self, pattern: str, status: int, message: str = "") -> None:
-        """Answer this status to every request whose "METHOD /path" matches."""
-        self._refusals.append((pattern, status, message))
-
-    def refusal(self, request: str) -> tuple[int, str] | None:
-        return next(((status, text) for pattern, status, text in self._refusals if re.search(pattern, request)), None)
-
-    def add(self, name: str, files: dict[str, bytes], *, private: bool = False) -> Repository:
-        """A repository that is already there."""
-        self.repositories[name] = Repository(private)
-        self.repositories[name].commit("main", files)
-        return self.repositories[name]
+    def files(self, repo: str, revision: str = "main") -> dict[str, bytes] | None:
+        """What a revision holds; None where there is no such thing, or it is still empty."""
+        branches = self.branches.get(repo, {})
+        commit = self.head(repo, revision) if branches.get(revision, True) else None
+        return self.contents[commit] if commit else None
 
 
 @contextmanager
-def model_hub() -> Generator[Hub]:
-    """A hub without repositories, for as long as the block runs."""
-    hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+def model_hub() -> Generator[tuple[str, Store]]:
+    """Address and store of a hub that lives as long as the context."""
+    store = Store()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield hub
+        yield f"http://127.0.0.1:{server.server_port}", store
     finally:
         server.shutdown()
         server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
+    store: Store
     protocol_version = "HTTP/1.1"
 
-    # (method, pattern of the path, name of the method that answers, whether it writes)
+    # method, pattern of the path, name of the method here that answers with the pattern's groups
     routes = (
-        ("POST", r"/api/repos/create", "create", True),
-        ("POST", r"/api/validate-yaml", "check_card", False),
-        ("POST", r"/api/models/([^/]+/[^/]+)/branch/(.+)", "add_branch", True),
-        ("POST", r"/api/models/([^/]+/[^/]+)/preupload/(.+)", "preupload", True),
-        ("POST", r"/api/models/([^/]+/[^/]+)/commit/(.+)", "add_commit", True),
-        ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch", True),
-        ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_upload", False),
-        ("GET", r"/lfs/([0-9a-f]{64})", "lfs_download", False),
-        ("GET", r"/api/models/([^/]+/[^/]+)", "info", False),
-        ("GET", r"/api/models/([^/]+/[^/]+)/revision/(.+)", "info", False),
-        ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", "tree", False),
-        ("GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "file", False),
+        ("POST", r"/api/validate-yaml", "check_card"),
+        ("POST", r"/api/repos/create", "create"),
+        ("POST", r"/api/models/([^/]+/[^/]+)/branch/(.+)", "add_branch"),
+        ("POST", r"/api/models/([^/]+/[^/]+)/preupload/(.+)", "modes"),
+        ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", "slots"),
+        ("POST", r"/api/models/([^/]+/[^/]+)/commit/(.+)", "add_commit"),
+        ("PUT", r"/lfs/([0-9a-f]{64})", "take_object"),
+        ("GET", r"/api/models/([^/]+/[^/]+)", "info"),
+        ("GET", r"/api/models/([^/]+/[^/]+)/revision/(.+)", "info"),
+        ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", "tree"),
+        ("GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
     )
 
     def do_GET(self) -> None:
-        self.body = self._read_body()
-        path, method = unquote(urlsplit(self.path).path), "GET" if self.command == "HEAD" else self.command
-        self.hub.asked.append(f"{self.command} {path}")
-        if refusal := self.hub.refusal(self.hub.asked[-1]):
-            return self._refuse(refusal[0], message=refusal[1])
-        for wanted, pattern, name, writes in self.routes:
+        self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        path, method = unquote(urlsplit(self.path).path), self.command.replace("HEAD", "GET")
+        # An object's address is signed on the Hub, so the client sends no token there.
+        if method == "POST" and "authorization" not in self.headers:
+            return self._refuse(401)
+        for wanted, pattern, name in self.routes:
             if method == wanted and (match := re.fullmatch(pattern, path)):
-                if writes and self._token() != WRITER:
-                    return self._refuse(401 if not self._token() else 403, message="no write access")
                 return getattr(self, name)(*match.groups())
         return self._refuse(404)
 
@@ -127,157 +116,145 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ---- writing ----
 
+    def check_card(self) -> None:
+        """As the Hub: metadata that isn't YAML, or names an unknown relation, stops the push."""
+        metadata = yaml.safe_load(json.loads(self.body)["content"].split("---\n", 2)[1])
+        good = metadata.get("base_model_relation", "finetune") in ("adapter", "finetune", "quantized", "merge")
+        errors = [] if good else [{"message": '"base_model_relation" is unknown'}]
+        self._json({"errors": errors, "warnings": []}, 200 if good else 400)
+
     def create(self) -> None:
         wanted = json.loads(self.body)
-        name = f"{wanted['organization'] or 'me'}/{wanted['name']}"
-        status = 409 if name in self.hub.repositories else 200
-        if status == 200:
-            self.hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
-        self._json({"url": f"{self.hub.url}/{name}", "id": name}, status)
+        repo = f"{wanted.get('organization') or 'owner'}/{wanted['name']}"
+        if repo in REFUSED:
+            return self._refuse(REFUSED[repo])
+        there = repo in self.store.branches
+        if not there:
+            self.store.create(repo, private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
+        return self._json({"url": f"{self._address}/{repo}", "name": repo, "id": repo}, 409 if there else 200)
 
-    def check_card(self) -> None:
-        import yaml
+    def add_branch(self, repo: str, branch: str) -> None:
+        branches = self.store.branches[repo]
+        there = branch in branches
+        if not there:
+            branches[branch] = list(branches["main"])
+        self._json({}, 409 if there else 200)
 
-        _, front, _ = json.loads(self.body)["content"].split("---\n", 2)
-        metadata = yaml.safe_load(front)
-        relation = metadata.get("base_model_relation", "finetune")
-        bad = [] if relation in ("adapter", "finetune") else [{"message": '"base_model_relation" is unknown'}]
-        self.hub.cards.append(metadata)
-        self._json({"errors": bad, "warnings": []}, 400 if bad else 200)
-
-    def add_branch(self, name: str, branch: str) -> None:
-        repository = self.hub.repositories[name]
-        if branch in repository.branches:
-            return self._json({"error": "exists"}, 409)
-        repository.branches[branch] = repository.branches["main"]
-        return self._json({})
-
-    def preupload(self, name: str, revision: str) -> None:
-        if name not in self.hub.repositories:
-            return self._refuse(404, "RepoNotFound")
-        if not self.hub.repositories[name].resolve(revision):
-            return self._refuse(404, "RevisionNotFound")
-        modes = [
-            {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LFS) else "regular", "shouldIgnore": False}
+    def modes(self, repo: str, revision: str) -> None:
+        if self.store.head(repo, revision) is None:
+            return self._refuse(404, "RevisionNotFound" if repo in self.store.branches else "RepoNotFound")
+        files = [
+            {"path": f["path"], "uploadMode": "lfs" if _is_large(f["path"]) else "regular", "shouldIgnore": False}
             for f in json.loads(self.body)["files"]
         ]
-        return self._json({"files": modes})
+        return self._json({"files": files})
 
-    def lfs_batch(self, _: str) -> None:
+    def slots(self, _: str) -> None:
         objects = [
-            {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/lfs/{o['oid']}"}}}
-            for o in json.loads(self.body)["objects"]
+            {
+                **wanted,
+                "authenticated": True,
+                "actions": {"upload": {"href": f"{self._address}/lfs/{wanted['oid']}", "header": {}}},
+            }
+            for wanted in json.loads(self.body)["objects"]
         ]
         self._json({"transfer": "basic", "objects": objects})
 
-    def lfs_upload(self, oid: str) -> None:
-        if _sha256(self.body) != oid:
-            return self._refuse(400)
-        self.hub.objects[oid] = self.body
-        return self._json({})
+    def take_object(self, oid: str) -> None:
+        good = _sha256(self.body) == oid
+        if good:
+            self.store.objects[oid] = self.body
+        self._answer(200 if good else 400, b"")
 
-    def add_commit(self, name: str, revision: str) -> None:
-        repository = self.hub.repositories[name]
-        files = dict(repository.commits[repository.branches[revision]])
-        for line in self.body.splitlines():
-            key, value = (item := json.loads(line))["key"], item["value"]
+    def add_commit(self, repo: str, branch: str) -> None:
+        if repo == CONTESTED:
+            return self._refuse(409)
+        files = dict(self.store.files(repo, branch) or {})
+        for line in self.body.decode().splitlines():
+            entry = json.loads(line)
+            key, value = entry["key"], entry["value"]
             if key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                files[value["path"]] = self.store.objects[value["oid"]]
             elif key == "deletedFile":
                 del files[value["path"]]
-        commit = repository.commit(revision, files)
-        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
+        commit = self.store.replace(repo, branch, files)
+        return self._json(
+            {"success": True, "commitOid": commit, "commitUrl": f"{self._address}/{repo}/commit/{commit}"}
+        )
 
     # ---- reading ----
 
-    def info(self, name: str, revision: str = "main") -> None:
-        if not (repository := self._readable(name)):
-            return self._refuse(404 if self._token() else 401, "RepoNotFound", "Repository not found")
-        if not (commit := repository.resolve(revision)):
-            return self._refuse(404, "RevisionNotFound")
-        siblings = [{"rfilename": path} for path in repository.commits[commit]]
-        return self._json(
-            {"id": name, "sha": commit, "private": repository.private, "tags": [], "siblings": siblings}
-            | {"cardData": _card(repository.commits[commit])}
-        )
+    def info(self, repo: str, revision: str = "main") -> None:
+        files = self._readable(repo, revision)
+        if files is None:
+            return
+        facts = {"id": repo, "sha": self.store.head(repo, revision), "private": self.store.private[repo], "tags": []}
+        self._json({**facts, "siblings": [{"rfilename": path} for path in sorted(files)]})
 
-    def tree(self, name: str, revision: str) -> None:
-        repository = self._readable(name)
-        if not repository or not (commit := repository.resolve(revision)):
-            return self._refuse(404, "RevisionNotFound" if repository else "RepoNotFound")
-        return self._json([_entry(path, body) for path, body in repository.commits[commit].items()])
+    def tree(self, repo: str, revision: str) -> None:
+        files = self._readable(repo, revision)
+        if files is not None:
+            self._json([_entry(path, content) for path, content in files.items()])
 
-    def file(self, name: str, revision: str, path: str) -> None:
-        repository = self._readable(name)
-        commit = repository.resolve(revision) if repository else None
-        if not repository or not commit:
-            return self._refuse(404, "RepoNotFound")
-        body = repository.commits[commit].get(path)
-        if body is None:
+    def resolve(self, repo: str, revision: str, path: str) -> None:
+        files = self._readable(repo, revision)
+        if files is None:
+            return
+        if path not in files:
             return self._refuse(404, "EntryNotFound")
-        if not path.endswith(LFS):
-            return self._answer(200, body, {"ETag": f'"{_sha1(body)}"', "X-Repo-Commit": commit})
-        self.hub.objects[_sha256(body)] = body
-        linked = {"X-Linked-Etag": f'"{_sha256(body)}"', "X-Linked-Size": str(len(body)), "X-Repo-Commit": commit}
-        return self._answer(302, b"", {"Location": f"{self.hub.url}/lfs/{_sha256(body)}", **linked})
+        content, headers = files[path], {"X-Repo-Commit": self.store.head(repo, revision) or ""}
+        # The Hub redirects to another host here; on one host the client would take that for a moved repository.
+        digest = _sha256(content) if _is_large(path) else _sha1(content)
+        return self._answer(200, content, headers | {"ETag": f'"{digest}"'})
 
-    def lfs_download(self, oid: str) -> None:
-        self._answer(200, self.hub.objects[oid], {"ETag": f'"{oid}"'})
+    def _readable(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """The revision's files, or None after a refusal was sent."""
+        signed_in = "authorization" in self.headers
+        if repo in REFUSED:
+            self._refuse(REFUSED[repo])
+        elif repo not in self.store.branches or (self.store.private[repo] and not signed_in):
+            self._refuse(404 if signed_in else 401, "RepoNotFound")
+        elif self.store.head(repo, revision) is None:
+            self._refuse(404, "RevisionNotFound")
+        else:
+            return self.store.files(repo, revision)
+        return None
 
-    # ---- parts ----
+    # ---- answering ----
 
-    def _readable(self, name: str) -> Repository | None:
-        repository = self.hub.repositories.get(name)
-        return repository if repository and (not repository.private or self._token() in (WRITER, READER)) else None
+    @property
+    def _address(self) -> str:
+        return f"http://{self.headers['host']}"
 
-    def _token(self) -> str:
-        return self.headers.get("Authorization", "").removeprefix("Bearer ")
-
-    def _read_body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
-    def _refuse(self, status: int, code: str = "", message: str = "") -> None:
-        self._answer(status, b'{"error": "refused"}', {"X-Error-Code": code, "X-Error-Message": message})
+    def _refuse(self, status: int, code: str = "") -> None:
+        self._answer(status, b"{}", {"X-Error-Code": code} if code else {})
 
     def _json(self, value: object, status: int = 200) -> None:
         self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(content))}.items():
-            if value:
-                self.send_header(key, value)
+        for key, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
 
-def _entry(path: str, body: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(body), "oid": _sha1(body)}
-    if path.endswith(LFS):
-        entry["lfs"] = {"oid": _sha256(body), "size": len(body), "pointerSize": 128}
-    return entry
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    large = {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": 128}} if _is_large(path) else {}
+    return {"type": "file", "path": path, "size": len(content), "oid": _sha1(content), **large}
 
 
-def _card(files: dict[str, bytes]) -> dict[str, Any] | None:
-    import yaml
-
-    parts = files.get("README.md", b"").decode().split("---\n", 2)
-    return yaml.safe_load(parts[1]) if len(parts) == 3 else None
+def _is_large(path: str) -> bool:
+    return path.endswith(".safetensors")
 
 
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _sha1(body: bytes) -> str:
-    return hashlib.sha1(body).hexdigest()
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.models.made import LABELS, PROBE, make
@@ -98,15 +98,8 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_a_merge_that_answers_differently_is_not_handed_out(tmp_path, monkeypatch):
     model, _ = saved("bert", tmp_path)
-    real = module._copy_tokenizer
-
-    def damage(source, tokenizer, folder):
-        tensors = load_file(folder / "model.safetensors")
-        tensors["classifier.bias"] = tensors["classifier.bias"] + 0.01
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        real(source, tokenizer, folder)
-
-    monkeypatch.setattr(module, "_copy_tokenizer", damage)
+    off = iter((0.0, 0.001))
+    monkeypatch.setattr(module, "predict_logits", lambda *given: predict_logits(*given) + next(off))
     with pytest.raises(ModelError, match="answers differently"):
         export(model, "merged", tmp_path / "merged")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base-bert", "model"]

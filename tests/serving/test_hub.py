@@ -51,16 +51,9 @@ class Pushed:
         self.runs = {
             method: make_run(work / method, names=("bad", "good", "so-so"), rows=30) for method in ("lora", "full")
         }
-        found = client(address, work / "home", [
-            {"do": "wrap", "base": "owner/base", "folder": str(folder), "method": method}
-            for method, folder in self.runs.items()
-        ])  # fmt: skip
-        for (method, folder), made in zip(self.runs.items(), found, strict=True):
-            change(folder, model={**made["value"], "name": "owner/base", "method": method})
-            recipe = f"model: owner/base  # given\ndata:\n  train: {work}/secret/reviews.jsonl  # given\n"
+        recipe = f"model: owner/base  # given\ndata:\n  train: {work}/secret/reviews.jsonl  # given\n"
+        for folder in self.runs.values():
             (folder / "recipe.resolved.yaml").write_text(recipe)
-            for name in PLANTED:
-                (folder / "model" / name).write_bytes(b"not for the hub")
         self.sent = dict(zip(self._jobs, client(address, work / "home", list(self._jobs.values())), strict=True))
         reading = self._reading()
         self.read = dict(zip(reading, client(address, work / "fresh", list(reading.values())), strict=True))
@@ -70,7 +63,18 @@ class Pushed:
         lora, full = str(self.runs["lora"]), str(self.runs["full"])
         refused = {repo: {"do": "push", "folder": lora, "repo": f"owner/{repo}"} for repo in
                    ("gated", "busy", "nobody", "strange", "elsewhere", "contested", "open", "no//id")}  # fmt: skip
+        wrapped = {
+            f"wrap {method}": {
+                "do": "wrap",
+                "base": "owner/base",
+                "folder": str(folder),
+                "method": method,
+                "plant": PLANTED,
+            }
+            for method, folder in self.runs.items()
+        }
         return {
+            **wrapped,
             "tuned": {"do": "push", "folder": lora, "repo": "owner/tuned"},
             "local": {"do": "predict", "model": f"{lora}/model", "texts": TEXTS},
             "local full": {"do": "predict", "model": f"{full}/model", "texts": TEXTS},
@@ -172,7 +176,10 @@ def test_a_branch_of_its_own(pushed):
 def test_refused_pushes(job, code, words, pushed):
     found = pushed.sent[job]
     assert found["code"] == code and words in found["line"] and "\n" not in found["line"]
-    assert pushed.store.branches[CONTESTED]["main"] and set(pushed.files("owner/open")) == {".gitattributes"}
+
+
+def test_a_refused_push_leaves_nothing(pushed):
+    assert set(pushed.files(CONTESTED)) == set(pushed.files("owner/open")) == {".gitattributes"}
     assert "owner/x" not in pushed.store.branches
 
 

@@ -6,7 +6,7 @@ head); `tokenized` comes after the base model is loaded. Decides nothing about l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def read(splits: Splits, recipe: DataRecipe, seed: int) -> ReadData:
     train = survey(splits.train, columns, recipe.labels)
     labels = infer_labels(train.labels, recipe.labels)
     held_out = None
+    if isinstance(recipe.validation, float):  # asked for by the recipe: the folder's own file is left alone
+        splits = replace(splits, validation=None)
     if splits.validation is not None:
         columns_there = find_columns(splits.validation, columns.text, columns.label or "auto")
         held_out = survey(splits.validation, columns_there, recipe.labels)

@@ -53,7 +53,9 @@ class CheckpointStore:
     identity: Mapping[str, Any]  # what a resumed run must share: recipe, data, base, versions, world
     keep: int = 2
 
-    def save(self, step: int, weights: dict[str, Tensor], optimizer: dict[str, Tensor], state: Mapping[str, Any]) -> Path:
+    def save(
+        self, step: int, weights: dict[str, Tensor], optimizer: dict[str, Tensor], state: Mapping[str, Any]
+    ) -> Path:
         """Write the checkpoint of this step; an equal one that is already whole is left alone. Raises MachineError."""
         final = self.folder / f"step-{step:06d}"
         temporary = self.folder / f".writing-step-{step:06d}"
@@ -217,7 +219,7 @@ def _fsync(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return getattr(error, "strerror", None) or str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _short(value: Any) -> str:

@@ -21,9 +21,11 @@ def single_label_loss(logits_BC: Tensor, labels_B: Tensor, weights_C: Tensor | N
 
 def multi_label_loss(logits_BC: Tensor, labels_BC: Tensor, weights_C: Tensor | None) -> Tensor:
     """Σ_b mean_c w[c] · BCE(logit, label): one yes-or-no question per label."""
-    return F.binary_cross_entropy_with_logits(
-        logits_BC.float(), labels_BC.float(), weight=weights_C, reduction="none"
-    ).mean(1).sum()
+    return (
+        F.binary_cross_entropy_with_logits(logits_BC.float(), labels_BC.float(), weight=weights_C, reduction="none")
+        .mean(1)
+        .sum()
+    )
 
 
 def number_loss(predictions_B: Tensor, labels_B: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 class Clock:
     """Real tokens per second and a robust time left: the median of the last 20 steps."""
 
-    def __init__(self, keep: int = 20):
+    def __init__(self, keep: int = 20) -> None:
         self.keep = keep
         self.seconds: list[float] = []
         self.tokens: list[int] = []

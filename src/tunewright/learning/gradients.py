@@ -6,6 +6,7 @@ gradient of (batch 8) equals that of (8 x 1), (3 uneven parts) and (2 ranks).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -88,9 +89,7 @@ def _accumulate(
     weight = objective.weight_sum(training.dataset.labels[indices])
     device = next(forward.model.parameters()).device
     total = torch.zeros((), device=device)
-    parts = micro_batches(
-        indices, training.lengths, max_tokens, rank=runtime.rank, world_size=runtime.world_size
-    )
+    parts = micro_batches(indices, training.lengths, max_tokens, rank=runtime.rank, world_size=runtime.world_size)
     for part in parts:
         batch = collate(training.dataset, part, device)
         boundary = training.cache.boundary(part, device) if training.cache else None
@@ -102,6 +101,10 @@ def _accumulate(
     return total
 
 
+# What a rank adds to the sum: any number of SIGINTs stays below one SIGTERM.
+_WISHES = {0: 0.0, signal.SIGINT: 1.0, signal.SIGTERM: 1e6}
+
+
 def _sum_over_ranks(
     parameters: list[torch.nn.Parameter], loss: Tensor, stop: int, runtime: Runtime
 ) -> tuple[float, int]:
@@ -109,14 +112,14 @@ def _sum_over_ranks(
     if runtime.world_size == 1:
         return loss.item(), stop
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([g.flatten() for g in gradients] + [loss.float().reshape(1), loss.new_tensor([float(stop)])])
+    flat = torch.cat([g.flatten() for g in gradients] + [loss.float().reshape(1), loss.new_tensor([_WISHES[stop]])])
     runtime.sum(flat)
     start = 0
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = flat[start : start + gradient.numel()].view_as(gradient).clone()
         start += gradient.numel()
-    signals = flat[-1].item()
-    return flat[-2].item(), int(signals and max(2, min(15, signals)))
+    wish = flat[-1].item()
+    return flat[-2].item(), signal.SIGTERM if wish >= _WISHES[signal.SIGTERM] else signal.SIGINT if wish else 0
 
 
 def _halved(tokens: int, lengths: np.ndarray) -> int:

@@ -151,7 +151,7 @@ def fit(
 class _Order:
     """Indices of any step; keeps the plan of one epoch."""
 
-    def __init__(self, lengths: np.ndarray, plan: FitPlan):
+    def __init__(self, lengths: np.ndarray, plan: FitPlan) -> None:
         self.lengths, self.plan = lengths, plan
         self.epoch = -1
         self.steps: list[np.ndarray] = []
@@ -182,8 +182,8 @@ def _evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
     row |= hooks.evaluate(state.step, epoch)
     state.evaluated_step = state.step
     state.loss_since_evaluation = [0.0, 0.0]
-    value = row[plan.metric]
-    better = state.step > 0 and _better(value, state.best_value, plan.higher_is_better)
+    value = row.get(plan.metric)  # absent where it is undefined: ROC-AUC of a single class
+    better = state.step > 0 and _better(value, state, plan.higher_is_better)
     if better:
         state.best_step, state.best_value, state.evaluations_without_better = state.step, value, 0
     elif state.step > 0:
@@ -191,8 +191,10 @@ def _evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
     hooks.evaluated(row, better)
 
 
-def _better(value: float, best: float | None, higher: bool) -> bool:
-    return best is None or (value > best if higher else value < best)
+def _better(value: float | None, state: FitState, higher: bool) -> bool:
+    if value is None or state.best_value is None:
+        return state.best_step is None or value is not None
+    return value > state.best_value if higher else value < state.best_value
 
 
 def _exhausted(state: FitState, plan: FitPlan) -> bool:
@@ -245,6 +247,6 @@ def _save(
 def _diverged(step: int, loss: float, indices: np.ndarray, dataset: Any) -> DivergedError:
     rows = ", ".join(str(int(dataset.rows[i]) + 1) for i in indices[:8])
     return DivergedError(
-        f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows}); the last checkpoint is "
-        "kept: lower training.learning_rate, or look at these rows"
+        f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows}); the last checkpoint "
+        "is kept: lower training.learning_rate, or look at these rows"
     )

@@ -6,8 +6,6 @@ means; what is trained is chosen elsewhere.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ from safetensors import SafetensorError
 
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import ModelError
-from tunewright.models import packaged
-from tunewright.models.finding import BaseModel, from_hub, resolve_base
+from tunewright.models.adapters import adapter_base, adapter_shapes, check_head, count_labels
+from tunewright.models.finding import BaseModel, from_hub
+from tunewright.models.finding import resolve_base as resolve_base  # the other half of `load_base`
 from tunewright.models.quiet import quiet
 
 VOCABULARIES = (
@@ -28,6 +27,7 @@ VOCABULARIES = (
     "vocab.json",
     "tokenizer.model",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
 )
 # What transformers and PEFT raise when a file isn't what it should be; they check little before they use it.
@@ -43,21 +43,6 @@ UNUSABLE = (
     ImportError,
     SafetensorError,
     StrictDataclassError,
-)
-DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "seq_classif_dropout",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "embedding_dropout",
-    "mlp_dropout",
-    "embd_pdrop",
-    "attn_pdrop",
-    "resid_pdrop",
-    "pooler_dropout",
 )
 
 
@@ -82,21 +67,45 @@ def load_base(base: BaseModel, labels: LabelSpec, *, seed: int, dropout: float |
     """The base model with a head for these labels; parameters it doesn't bring are drawn from `seed`.
 
     `dropout` replaces every dropout of the model; None leaves its own. An adapter folder is merged into its base first.
+    A head trained for other labels is replaced.
     """
     folder = Path(base.path)
     if (folder / "adapter_config.json").exists():
         saved = _saved_adapter(folder, None, dropout)
         model, tokenizer, new = saved.model.merge_and_unload(), saved.tokenizer, frozenset()
-        if saved.labels.names != labels.names or saved.labels.kind != labels.kind:
-            model, new = _new_head(model, labels, seed)
-        _label_config(model.config, labels)
+        known = saved.labels
     else:
-        config = _config(folder, labels, dropout)
+        config = _config(folder, dropout)
+        known = _labels(config, folder)
+        _label_config(config, labels)
         model, new = _load_model(folder, config, seed)
         tokenizer = _tokenizer(folder)
+    said: tuple[str, ...] = ()
+    if _brings_head(model, new) and not _same_labels(known, labels):
+        said = (f"the base was trained for {_in_words(known)}; its head is replaced",)
+        model, new = _new_head(model, labels, seed)
+    _label_config(model.config, labels)
     added = tokenizer.pad_token_id is None
-    said = _give_pad_token(model, tokenizer)
+    said += _give_pad_token(model, tokenizer)
     return Loaded(model, tokenizer, labels, new, said, needs_pad_token=added)
+
+
+def _brings_head(model: Any, new: frozenset[str]) -> bool:
+    body = f"{model.base_model_prefix}."
+    return not any(name in new for name, _ in model.named_parameters() if not name.startswith(body))
+
+
+def _same_labels(known: LabelSpec, labels: LabelSpec) -> bool:
+    """Whether outputs keep their meaning; LABEL_0, LABEL_1… are names that nobody gave."""
+    unnamed = known.kind == "single" and all(name == f"LABEL_{i}" for i, name in enumerate(known.names))
+    same = [name.casefold() for name in known.names] == [name.casefold() for name in labels.names]
+    fits = known.num_outputs == labels.num_outputs
+    return known.kind == labels.kind and fits and (same or unnamed)
+
+
+def _in_words(labels: LabelSpec) -> str:
+    names = labels.names[:6]
+    return "numbers" if labels.kind == "number" else ", ".join(names) + (", …" if len(labels.names) > 6 else "")
 
 
 def _new_head(model: Any, labels: LabelSpec, seed: int) -> tuple[Any, frozenset[str]]:
@@ -112,16 +121,20 @@ def _new_head(model: Any, labels: LabelSpec, seed: int) -> tuple[Any, frozenset[
     return fresh, frozenset(name for name, _ in fresh.named_parameters() if not name.startswith(body))
 
 
-def _config(folder: Path, labels: LabelSpec, dropout: float | None) -> Any:
+def _config(folder: Path, dropout: float | None) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError("no config.json here; a model folder has config.json and model.safetensors", where=str(folder))
     config = _saved_config(folder)
-    _label_config(config, labels)
     if dropout is not None:
-        for name in DROPOUTS:
-            if isinstance(getattr(config, name, None), (int, float)):
-                setattr(config, name, dropout)
+        for name in [n for n, value in vars(config).items() if is_dropout(n, value)]:
+            setattr(config, name, dropout)
     return config
+
+
+def is_dropout(name: str, value: Any) -> bool:
+    """Whether a config's value is the rate of some dropout: hidden_dropout_prob, attn_pdrop, layerdrop, ..."""
+    # ESM's token_dropout is a yes or no, and scales what it embeds.
+    return "drop" in name and isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _label_config(config: Any, labels: LabelSpec) -> None:
@@ -227,23 +240,31 @@ def load_saved(folder: Path | str, device: str = "cpu", *, endpoint: str | None 
 
 def _saved_whole(path: Path) -> Loaded:
     config = _saved_config(path)
+    labels = _labels(config, path)
     model, new = _load_model(path, config, seed=0)
     if new:
         raise ModelError(
             f"no classifier: {sorted(new)[0]} isn't in the weights; give the folder of a trained classifier",
             where=str(path),
         )
-    return Loaded(model, _tokenizer(path), LabelSpec.from_config(config))
+    return Loaded(model, _tokenizer(path), labels)
 
 
 def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = None) -> Loaded:
     from peft import PeftModel
 
-    base = _adapter_base(path, endpoint)
-    config = _saved_config(path if (path / "config.json").exists() else Path(base.path))
-    labels = LabelSpec.from_config(config)
+    base = adapter_base(path, endpoint)
+    shapes = adapter_shapes(path)
+    if (path / "config.json").exists():
+        config = _saved_config(path)
+    else:
+        config = _saved_config(Path(base.path))
+        count_labels(config, shapes)
+    labels = _labels(config, path)
     loaded = load_base(base, labels, seed=0, dropout=dropout)
-    loaded.model.config.pad_token_id = config.pad_token_id
+    check_head(loaded.new_parameters, shapes, path)
+    if config.pad_token_id is not None:
+        loaded.model.config.pad_token_id = config.pad_token_id
     try:
         with quiet():
             model = PeftModel.from_pretrained(loaded.model, str(path))
@@ -253,41 +274,28 @@ def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = Non
     return Loaded(model, _tokenizer(path) if has_own else loaded.tokenizer, labels)
 
 
-def _adapter_base(path: Path, endpoint: str | None) -> BaseModel:
-    """The base an adapter names: a folder, a packaged model by its Hub id, or a Hub model at its revision."""
-    if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError("no adapter_model.safetensors beside adapter_config.json", where=str(path))
-    try:
-        config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
-        name = config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError("adapter_config.json names no base model", where=str(path)) from None
-    if not isinstance(name, str) or not name:
-        raise ModelError("adapter_config.json names no base model", where=str(path))
-    if Path(name).is_dir():
-        return BaseModel(name, name, "folder")
-    known = packaged.by_hub_id(name)
-    if known:
-        with contextlib.suppress(OSError):  # not installed: the Hub has it too
-            return resolve_base(known)
-    if name.startswith(("/", ".")):
-        raise ModelError(f"its base model {name} is gone; put it back, or edit adapter_config.json", where=str(path))
-    return from_hub(name, config.get("revision"), endpoint)
-
-
 def _saved_config(path: Path) -> Any:
     from transformers import AutoConfig
 
     try:
         with quiet():
             # Said aloud: left to itself, transformers asks on the terminal whether to run a folder's own code.
-            return AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+            config._attn_implementation = None  # a config may name a kernel of the Hub: somebody's code
+            return config
     except UNUSABLE as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 "this model brings its own Python code, which is never run here", where=str(path)
             ) from None
         raise ModelError(f"config.json can't be used ({_in_short(error)})", where=str(path)) from None
+
+
+def _labels(config: Any, path: Path) -> LabelSpec:
+    try:
+        return LabelSpec.from_config(config)
+    except UNUSABLE as error:
+        raise ModelError(f"the labels in config.json can't be used ({_in_short(error)})", where=str(path)) from None
 
 
 def _in_short(error: Exception) -> str:

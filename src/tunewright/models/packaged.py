@@ -81,6 +81,12 @@ def by_hub_id(hub_id: str) -> str | None:
     return next((name for name, packaged in PACKAGED.items() if packaged.hub_id == hub_id), None)
 
 
+def by_path(path: str) -> str | None:
+    """Name of the packaged model that lay at this path, in this environment or in one that is gone."""
+    tail = Path(path).parts[-2:]
+    return next((name for name, packaged in PACKAGED.items() if tail == (packaged.module, packaged.folder)), None)
+
+
 def hub_id_of(path: str) -> str | None:
     """The Hub id of the packaged model that lies in this folder, if one does."""
     for name, packaged in PACKAGED.items():

@@ -5,9 +5,10 @@ safetensors and JSON only. The tokenizer carries how long a text may be and on w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
     Raises ModelError: a model that doesn't answer as the one in memory is not a model we hand out.
     """
     reloaded = load_saved(folder).model
-    expected, found = (predict_logits(Forward(m), probe) for m in (_on_cpu(model), reloaded))
+    with _on_cpu(model):
+        expected = predict_logits(Forward(model), probe)
+    found = predict_logits(Forward(reloaded), probe)
     difference = float(np.abs(expected - found).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ModelError(
@@ -137,8 +140,15 @@ def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
             raise ModelError("the saved adapter changes nothing: it is dead", where=str(folder))
 
 
-def _on_cpu(model: Any) -> Any:
-    return model.to("cpu") if next(model.parameters()).device.type != "cpu" else model
+@contextlib.contextmanager
+def _on_cpu(model: Any) -> Generator[None]:
+    """Compared where the reloaded one is, then put back: the run still judges the model."""
+    device = next(model.parameters()).device
+    model.to("cpu")
+    try:
+        yield
+    finally:
+        model.to(device)
 
 
 def _was_trained(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -73,7 +73,7 @@ def _merge(model_folder: Path, folder: Path) -> None:
     before = predict_logits(Forward(loaded.model), probe)
     with quiet():
         loaded.model.merge_and_unload().save_pretrained(str(folder))
-    _copy_tokenizer(model_folder, loaded.tokenizer, folder)
+        loaded.tokenizer.save_pretrained(str(folder))
     after = predict_logits(Forward(load_saved(folder).model), probe)
     difference = float(np.abs(before - after).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(before).max())):
@@ -85,15 +85,3 @@ def _probe(vocabulary: int, max_length: int | None) -> list[list[int]]:
     longest = min(max_length or PROBE_TOKENS, PROBE_TOKENS)
     lengths = [max(1, longest * (i + 1) // PROBE_TEXTS) for i in range(PROBE_TEXTS)]
     return [[(7 * i + j + 1) % vocabulary for j in range(length)] for i, length in enumerate(lengths)]
-
-
-def _copy_tokenizer(model_folder: Path, tokenizer: Any, folder: Path) -> None:
-    """The files as they are: saved again they would lose how long a text may be and where it is cut."""
-    if not (model_folder / "tokenizer.json").exists():  # an adapter of another tool
-        with quiet():
-            tokenizer.save_pretrained(str(folder))
-        return
-    for path in sorted(model_folder.iterdir()):
-        weights = path.suffix == ".safetensors" or path.name.endswith(".index.json")
-        if path.is_file() and not weights and path.name not in ("adapter_config.json", "config.json", "README.md"):
-            shutil.copy2(path, folder / path.name)

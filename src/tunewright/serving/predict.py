@@ -1,38 +1,42 @@
 """Using a model: texts in, labels with probabilities out; files streamed in constant memory, in their order.
 
 Works on a run's model, one of its checkpoints, its untrained state, any adapter or classifier folder, or a Hub id.
+How answered rows are written, `writing` knows.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 from safetensors.torch import load_file
 
 from tunewright.data.columns import find_columns
+from tunewright.data.encoding import Side
 from tunewright.data.examples import Row
 from tunewright.data.json_rows import json_line_rows
 from tunewright.data.labels import LabelSpec
 from tunewright.data.reading import open_file
 from tunewright.data.survey import text_of
 from tunewright.data.tokenizing import encode_texts
-from tunewright.errors import DataError, MachineError, ModelError
+from tunewright.errors import DataError, ModelError
 from tunewright.evaluation.metrics import probabilities
 from tunewright.learning.checkpoints import load_weights
+from tunewright.models import architectures
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, Loaded, load_base, load_saved, resolve_base
+from tunewright.serving.writing import STANDARD, check_target, write_rows
 
 BLOCK = 256  # rows read, answered and written together: enough to sort by length, little to hold
+UNKNOWN_LENGTH = 512  # tokens, where neither the tokenizer nor the model says how long a text may be
+ANSWER = ("prediction", "probabilities")  # the columns that each row gets
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Prediction:
             return f"{self.prediction:.3f}"
         if isinstance(self.prediction, list):
             return ", ".join(self.prediction) or "none"
-        return f"{self.prediction} {self.probabilities[self.prediction]:.2f}"
+        return f"{self.prediction} {self.probabilities[str(self.prediction)]:.2f}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Predictor:
     tokenizer: Any
     labels: LabelSpec
     max_length: int
-    truncate: str
+    truncate: Side
     forward: Forward
 
     @classmethod
@@ -84,24 +88,31 @@ class Predictor:
 
     @classmethod
     def _of(cls, loaded: Loaded) -> Predictor:
-        longest = loaded.max_length or getattr(loaded.model.config, "max_position_embeddings", 512)
         forward = Forward.checked(loaded.model)
-        return cls(loaded.model, loaded.tokenizer, loaded.labels, longest, loaded.truncate, forward)
+        return cls(
+            loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), cast(Side, loaded.truncate), forward
+        )
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction per text, in order."""
+        """One prediction per text, in order. Raises ModelError where the model's answer is no number."""
         if not texts:
             return []
         ids = encode_texts(list(texts), self.tokenizer, self.max_length, self.truncate)
-        return [self._prediction(row) for row in predict_logits(self.forward, ids)]
+        logits = predict_logits(self.forward, ids)
+        if not np.isfinite(logits).all():
+            raise ModelError("the model answers NaN or infinity; its weights are damaged, or its training diverged")
+        return [self._prediction(row) for row in logits]
 
     def stream(self, rows: Iterable[Row], column: str, block: int = BLOCK) -> Iterator[dict[str, Any]]:
-        """Each row's own columns, then `prediction` and `probabilities`. Raises DataError naming an empty text."""
+        """Each row's own columns, then `prediction` and `probabilities`.
+
+        Raises DataError naming a row whose text is empty, or whose own columns the answer would replace.
+        """
         remaining = iter(rows)
         while chunk := list(itertools.islice(remaining, block)):
             texts = [_text(row, column) for row in chunk]
             for row, said in zip(chunk, self.predict(texts), strict=True):
-                yield {**row.values, "prediction": said.prediction, "probabilities": dict(said.probabilities)}
+                yield {**row.values, **dict(zip(ANSWER, (said.prediction, dict(said.probabilities)), strict=True))}
 
     def _prediction(self, logits: np.ndarray) -> Prediction:
         if self.labels.kind == "number":
@@ -123,6 +134,18 @@ def _device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _longest(loaded: Loaded) -> int:
+    """Tokens of a text that are read: as many as were in training, and never more than the model has positions for."""
+    config = loaded.model.config
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is None:
+        return loaded.max_length or UNKNOWN_LENGTH
+    row = architectures.find(loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model)
+    if row is not None and row.positions_start == "after_padding":
+        positions -= config.pad_token_id + 1
+    return min(loaded.max_length or positions, positions)
+
+
 def _elsewhere(summary: Mapping[str, Any], run_folder: Path) -> BaseModel:
     """The base of a run that was made on another machine: by its name."""
     model = summary["model"]
@@ -133,6 +156,14 @@ def _elsewhere(summary: Mapping[str, Any], run_folder: Path) -> BaseModel:
 
 
 def _text(row: Row, column: str) -> str:
+    """The row's text, once it is sure that the row can be answered."""
+    for name in ANSWER:
+        if name in row.values:
+            raise DataError(
+                f'there is a column "{name}" already, which the answer would replace; rename or remove it',
+                where=row.where,
+                field=name,
+            )
     text = text_of(row, column)
     if not text:
         raise DataError("the text is empty; remove the row or fill it in", where=row.where, field=column)
@@ -145,31 +176,17 @@ def _text(row: Row, column: str) -> str:
 def predict_file(predictor: Predictor, source: Path | str, target: Path | str, text: str = "auto") -> int:
     """Label a file (JSONL, CSV and the others that training reads; `-` is JSONL on stdin); returns the rows written.
 
-    The target is JSONL, or CSV where its name says so (probabilities as JSON text); it appears whole or not at all.
+    The target is JSONL, or CSV or TSV where its name says so (probabilities as JSON text); `-` is JSONL on stdout. A
+    file appears whole or not at all.
     """
+    check_target(target, source)
     rows, column = _opened(source, text)
-    answered = predictor.stream(rows, column)
-    if str(target) == "-":
-        return _write(answered, sys.stdout, as_csv=False)
-    path = Path(target)
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            count = _write(answered, stream, as_csv=path.suffix.lower() == ".csv")
-        temporary.replace(path)
-    except MachineError:
-        raise
-    except OSError as error:
-        raise MachineError(f"can't be written ({error.strerror})", where=str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+    return write_rows(predictor.stream(rows, column), target)
 
 
 def _opened(source: Path | str, text: str) -> tuple[Iterable[Row], str]:
     """Rows and the name of the text column; stdin is read once, so its first row decides."""
-    if str(source) != "-":
+    if str(source) != STANDARD:
         opened = open_file(Path(source))
         return opened.rows(), find_columns(opened, text, need_label=False).text
     rows = json_line_rows(sys.stdin.buffer, "stdin")
@@ -192,33 +209,3 @@ class _Seen:
 
     def fingerprint(self) -> str:
         return ""
-
-
-def _write(rows: Iterator[dict[str, Any]], stream: IO[str], *, as_csv: bool) -> int:
-    count = 0
-    for line in _csv_lines(rows) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in rows):
-        stream.write(line)
-        count += 1
-    return count - 1 if as_csv and count else count
-
-
-def _csv_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """A header and one record per row; what isn't text or a number is written as JSON."""
-    columns: list[str] | None = None
-    for row in rows:
-        if columns is None:
-            columns = list(row)
-            yield _csv_line(columns)
-        yield _csv_line([_cell(row.get(name)) for name in columns])
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
-
-
