@@ -44,7 +44,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), options.data)
         print(json.dumps({"what": options.what, "date": datetime.now().isoformat(timespec="minutes"), **machine()}))
-        {"ratios": ratios, "full": full, "defaults": defaults, "curve": curve, "shape": shape}[options.what](work, options)
+        {"ratios": ratios, "full": full, "defaults": defaults, "curve": curve, "shape": shape}[options.what](
+            work, options
+        )
 
 
 class Work:
@@ -119,7 +121,12 @@ def measured(command: list[str], folder: Path, environment: dict[str, str]) -> d
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
     body = last_object(output)
-    return {"seconds": round(seconds, 1), "peak_gb": round(usage.ru_maxrss / 1e6, 2), "started": started, "output": body}
+    return {
+        "seconds": round(seconds, 1),
+        "peak_gb": round(usage.ru_maxrss / 1e6, 2),
+        "started": started,
+        "output": body,
+    }
 
 
 def last_object(output: str) -> dict[str, Any]:
@@ -206,7 +213,9 @@ def shape(work: Work, options: argparse.Namespace) -> None:
         print(json.dumps({"repeat": repeat, **ours}), flush=True)
         for style in ("tuned", "article"):
             peer = small.peer(style, extra=("--model", str(folder), "--targets", "q_lin"))
-            print(json.dumps({"repeat": repeat, **peer, "ratio": round(peer["seconds"] / ours["seconds"], 2)}), flush=True)
+            print(
+                json.dumps({"repeat": repeat, **peer, "ratio": round(peer["seconds"] / ours["seconds"], 2)}), flush=True
+            )
 
 
 def summary(values: list[float]) -> dict[str, float]:

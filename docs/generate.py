@@ -1,6 +1,6 @@
 """Write docs/recipe.md and docs/cli.md from the code. `make docs` runs it; a test fails when a page is stale.
 
-    python docs/generate.py [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ def recipe_page() -> str:
         name = doc.path.split(".")[0] if "." in doc.path else ""
         if name != part:
             part = name
-            lines += ["", f"## {name or 'Top level'}", "", "| setting | type | default | meaning |", "|---|---|---|---|"]
+            lines += [
+                "",
+                f"## {name or 'Top level'}",
+                "",
+                "| setting | type | default | meaning |",
+                "|---|---|---|---|",
+            ]
         cells = [f"`{doc.path}`", _bar(doc.type), f"`{_bar(doc.default)}`", _bar(doc.help)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Documents can't rot: generated pages are fresh, everything is documented, code and commands run, links lead somewhere."""
+"""Documents can't rot: pages are fresh, everything is documented, code and commands run, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -92,11 +92,15 @@ def test_the_readme_python_runs(tmp_path):
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert code
     rows = [f'{{"text": "it was {w} indeed", "label": "{y}"}}' for w, y in 10 * [("good", "pos"), ("bad", "neg")]]
-    (tmp_path / "reviews.jsonl").write_text("\n".join(f"{r[:-1]}, \"n\": {i}}}" for i, r in enumerate(rows)))
+    (tmp_path / "reviews.jsonl").write_text("\n".join(f'{r[:-1]}, "n": {i}}}' for i, r in enumerate(rows)))
     lines = (tmp_path / "reviews.jsonl").read_text().replace("indeed", "indeed {}").split("\n")
     (tmp_path / "reviews.jsonl").write_text("\n".join(line.replace("{}", str(i)) for i, line in enumerate(lines)))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "\n".join(code)], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", "\n".join(code)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "validation loss" in done.stdout and "before" in done.stdout

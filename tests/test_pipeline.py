@@ -142,6 +142,15 @@ def test_predictions_are_the_validation_rows_in_order(run):
         pytest.approx(row["prediction"], abs=1e-4) if labels == "number" else row["prediction"] for row in rows
     ]
 
+    for row, said in zip(rows, told, strict=True):  # the saved model is the one whose logits were kept
+        assert dict(said.probabilities) == pytest.approx(row["probabilities"], abs=1e-4)
+
+
+def test_some_of_these_runs_were_best_before_their_end():
+    """Or the tests above would not see that the best weights are put back."""
+    runs = [whole.finished(*pair) for pair in EVERY]
+    assert any(run.summary["best"]["step"] < run.summary["steps"] for run in runs)
+
 
 def test_the_untrained_model_comes_back(run):
     """untrained.safetensors and the base give what step 0 said."""

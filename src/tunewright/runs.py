@@ -36,7 +36,9 @@ class RunRef:
         """The folder that from_pretrained loads. Raises ModelError when the run has no model yet."""
         if not (self.folder / "model").is_dir():
             state = read_summary(self.folder).get("state", "unknown")
-            raise ModelError(f"this run has no model (state: {state}); continue it with --resume", where=str(self.folder))
+            raise ModelError(
+                f"this run has no model (state: {state}); continue it with --resume", where=str(self.folder)
+            )
         return self.folder / "model"
 
     @property
@@ -61,7 +63,9 @@ class RunRef:
         path = self.folder / "checkpoints" / f"step-{self.step:06d}"
         if not path.is_dir():
             there = sorted(p.name for p in path.parent.glob("step-*"))
-            raise ModelError(f"no checkpoint of step {self.step}; there are {', '.join(there) or 'none'}", where=str(path))
+            raise ModelError(
+                f"no checkpoint of step {self.step}; there are {', '.join(there) or 'none'}", where=str(path)
+            )
         verify(path)
         return path
 

@@ -343,9 +343,7 @@ def keep_best(recipe: Recipe, trained: Trained, state: FitState, store: Checkpoi
     return state.best_step
 
 
-def save(
-    recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: Tokenized, recorder: Recorder
-) -> int:
+def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: Tokenized, recorder: Recorder) -> int:
     """The final model, reloaded and compared before anyone trusts it; returns its bytes."""
     from tunewright.models.saving import save_model, verify_saved
 

@@ -188,6 +188,8 @@ def test_a_text_without_tokens(tmp_path: Path) -> None:
 def test_no_warning_about_long_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         dataset(tmp_path, tokenizer=packaged())
         encode_texts(TEXTS, packaged(), 8, "left")
@@ -195,4 +197,5 @@ def test_no_warning_about_long_texts(tmp_path: Path, caplog: pytest.LogCaptureFi
         packaged()(TEXTS[-1])
         assert "longer than the specified maximum" in caplog.text  # what would be said otherwise
     finally:
+        logger.setLevel(level)
         logger.removeHandler(caplog.handler)

@@ -15,7 +15,7 @@ LABELS = torch.tensor(np.random.default_rng(1).integers(0, 3, 20))
 
 
 def test_single_label_is_log_loss():
-    expected = log_loss(LABELS, LOGITS.softmax(-1).double(), labels=[0, 1, 2])
+    expected = log_loss(LABELS, LOGITS.double().softmax(-1), labels=[0, 1, 2])
     assert Classification("single").loss_sum(LOGITS, LABELS).item() / 20 == pytest.approx(expected, rel=1e-5)
 
 
@@ -29,7 +29,7 @@ def test_weights_and_smoothing_are_torchs():
 
 def test_multi_label_is_binary_log_loss():
     labels = (LOGITS + torch.randn(20, 3, generator=torch.Generator().manual_seed(0)) > 0).float()
-    expected = np.mean([log_loss(labels[:, c], torch.sigmoid(LOGITS[:, c]).double()) for c in range(3)])
+    expected = np.mean([log_loss(labels[:, c], torch.sigmoid(LOGITS[:, c].double())) for c in range(3)])
     assert Classification("multi").loss_sum(LOGITS, labels).item() / 20 == pytest.approx(expected, rel=1e-5)
 
 

@@ -130,10 +130,9 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(tmp_path):
 
 
 def test_early_stopping(tmp_path):
-    recorded = small.run(
-        tmp_path, plan=small.but(metric="validation/loss", higher_is_better=True, early_stopping=1, learning_rate=1e-9)
-    )
-    assert recorded.state.step < 12
+    """A metric that never moves: the first evaluation is the best, the next two are not better."""
+    recorded = small.run(tmp_path, plan=small.but(metric="validation/constant", early_stopping=2, evaluate_every=2))
+    assert recorded.state.step == 6 and recorded.state.best_step == 2
 
 
 def test_checkpoints_every_few_steps(tmp_path):

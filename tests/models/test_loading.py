@@ -198,6 +198,7 @@ def test_an_adapter_of_plain_peft_with_as_many_labels_as_its_head(kind, target, 
     trained = plain_peft(tmp_path / "adapter", model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=[target]))
     loaded = load_saved(tmp_path / "adapter")
     assert loaded.labels.names == tuple(f"LABEL_{i}" for i in range(5))
+    assert loaded.model.config.pad_token_id is not None  # a padded batch needs one, whoever runs the model
     found = predict_logits(Forward(loaded.model), PROBE)
     torch.testing.assert_close(found, predict_logits(Forward(trained), PROBE), atol=1e-5, rtol=1e-4)
 

@@ -38,10 +38,7 @@ def evaluate(
     gates = [Gate.parse(each) for each in gate or []]
     ref = found(run, runs)
     summary = read_summary(ref.folder)
-    if data is None:
-        facts = _own_scores(ref, summary)
-    else:
-        facts = _scores_on(ref, data, text or "auto", label or "auto")
+    facts = _own_scores(ref, summary) if data is None else _scores_on(ref, data, text or "auto", label or "auto")
     missed = _check(gates, facts["metrics"])
     shown = {**_scored(ref.folder, summary), **facts, "gates": [gate.to_json(facts["metrics"]) for gate in gates]}
     error = GateError("; ".join(missed)) if missed else None
