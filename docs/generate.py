@@ -54,8 +54,8 @@ def cli_page() -> str:
     lines = [
         "# Command reference",
         "",
-        "The help of every command, as the command prints it (written by `docs/generate.py`; don't edit). Progress goes to",
-        "stderr, results to stdout. Exit codes: 0 done, 2 usage or recipe, 3 data, 4 model, 5 environment, 6 network,",
+        "The help of every command, as the command prints it (written by `docs/generate.py`; don't edit).",
+        "Progress goes to stderr, results to stdout. Exit codes: 0 done, 2 usage or recipe, 3 data, 4 model, 5 environment, 6 network,",
         "7 diverged, 8 gate not met, 130 interrupted, 143 terminated, 1 our own bug.",
         "",
         "## tunewright",

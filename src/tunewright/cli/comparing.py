@@ -65,8 +65,8 @@ def _answer(answers: Sequence[Answer], marks: Marks) -> str:
 
 def _same_rows(comparison: Comparison, letters: Sequence[str]) -> list[str]:
     rows = [
-        f" {letters[same.run]} against {letters[0]} on the same {same.num_rows:,} rows: fixed {same.paired.fixed:,}, broke "
-        f"{same.paired.broke:,} (p = {same.paired.p_value:.3f})"
+        f" {letters[same.run]} against {letters[0]} on the same {same.num_rows:,} rows: fixed "
+        f"{same.paired.fixed:,}, broke {same.paired.broke:,} (p = {same.paired.p_value:.3f})"
         for same in comparison.same_rows
     ]
     return ["", *rows] if rows else []
