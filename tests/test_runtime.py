@@ -155,6 +155,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 @pytest.mark.parametrize("bf16, fp32, expected", [(1.0, 1.4, "fp32"), (1.0, 1.6, "bf16"), (4.0, 1.0, "fp32")])
 def test_precision_is_measured(monkeypatch, bf16, fp32, expected):
     monkeypatch.setattr(runtime, "_seconds", lambda device, dtype: bf16 if dtype == "bfloat16" else fp32)
+    monkeypatch.setattr(runtime, "_multiplies_bf16", lambda device: device == "cpu")
     assert runtime._precision("cpu", "auto") == expected
     assert runtime._precision("cpu", "fp32") == "fp32" and runtime._precision("mps", "auto") == "fp32"
 
@@ -180,3 +181,10 @@ def test_memory_is_what_the_group_leaves(monkeypatch):
 def test_threads_of_auto_are_the_cores_this_process_may_use():
     assert runtime._threads() == len(os.sched_getaffinity(0))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # nothing above left a handler behind
+
+
+def test_a_fast_moment_does_not_make_bf16_of_a_cpu_without_matrix_units(monkeypatch):
+    """On a busy machine the timing is noise; two runs of one recipe must not differ by it."""
+    monkeypatch.setattr(runtime, "_seconds", lambda device, dtype: 1.0 if dtype == "bfloat16" else 9.0)
+    monkeypatch.setattr(runtime, "_multiplies_bf16", lambda device: False)
+    assert runtime._precision("cpu", "auto") == "fp32"

@@ -116,21 +116,31 @@ def _threads() -> int:
 
 
 def _precision(device: str, wanted: str) -> str:
-    """`auto`: bf16 where it multiplies at least 1.5 times as fast as fp32 here."""
+    """`auto`: bf16 where the hardware multiplies it and it is at least 1.5 times as fast as fp32 here."""
     if wanted != "auto":
         return wanted
-    if device == "mps":
+    if not _multiplies_bf16(device):
         return "fp32"
     return "bf16" if _seconds(device, "bfloat16") * 1.5 < _seconds(device, "float32") else "fp32"
 
 
-def _seconds(device: str, dtype: str, size: int = 256) -> float:
-    """Best of three seconds for a matrix product in this number format."""
+def _multiplies_bf16(device: str) -> bool:
+    """Whether there are bf16 matrix units. A busy machine's timing alone must not decide the numbers of a run."""
+    import torch
+
+    if device == "cpu":
+        supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(supported and supported())
+    return device == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _seconds(device: str, dtype: str, size: int = 1024) -> float:
+    """Best of five seconds for a matrix product in this number format."""
     import torch
 
     a = torch.ones(size, size, device=device, dtype=getattr(torch, dtype))
     best = float("inf")
-    for _ in range(4):
+    for _ in range(5):
         begin = time.perf_counter()
         (a @ a).sum().item()
         best = min(best, time.perf_counter() - begin)

@@ -88,10 +88,10 @@ def demo(
     write_atomically(recipe, demo_recipe(list(PROMPTS)))
     if not quiet:
         _say(
-            f"data    {files.num_rated:,} rated sentences, {files.num_clear:,} of them clear; "
-            f"took {files.num_train:,} to train, {files.num_validation:,} to validate"
+            f"data    {files.num_rated:,} rated sentences, {files.num_clear:,} clear; "
+            f"{files.num_train:,} to train, {files.num_validation:,} to validate"
         )
-        _say(f"recipe  {recipe} (change it, then: tunewright train {recipe})")
+        _say(f"recipe  {recipe}")
     run_recipe(load_recipe(recipe, overrides or []), runs, wanted=PROMPTS, as_json=as_json, quiet=quiet)
 
 
