@@ -103,3 +103,10 @@ def test_load_takes_a_run_its_name_its_folder_and_its_model(tmp_path, monkeypatc
     shutil.copytree(run.folder / "model", moved)
     monkeypatch.chdir(tmp_path)
     assert dict(tw.load("moved").predict(["a good film"])[0].probabilities) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_recipe_beside_a_path_is_refused_rather_than_ignored():
+    from tunewright.recipe_files import build_recipe
+
+    with pytest.raises(tw.UsageError, match="names its own data"):
+        tw.train(build_recipe({"data": {"train": "a.jsonl"}}), "b.jsonl")

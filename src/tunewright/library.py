@@ -46,6 +46,8 @@ def train(
     """
     from tunewright.pipeline import fine_tune
 
+    if isinstance(model, Recipe) and isinstance(data, (str, Path)):
+        raise UsageError("a Recipe names its own data; change recipe.data.train, or give model and data apart")
     if isinstance(model, Recipe):
         recipe: Recipe | None = model
     elif model is None and resume is not None:
