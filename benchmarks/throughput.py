@@ -3,8 +3,8 @@
     python benchmarks/throughput.py --data DIR [--max-length 256]
 
 LoRA counts 4 N FLOPs per token (N: parameters of the linear layers; forward 2 N, gradient of the input 2 N) and
-attention 4·L·D·s forward, twice that backward, for texts of s tokens. "whole" counts every layer; "computed" leaves out the last,
-which runs for one token. Best of three passes per size of micro-batch.
+attention 4·L·D·s forward, twice that backward, for texts of s tokens. "whole" counts every layer; "computed" leaves
+out the last, which runs for one token. Best of three passes per size of micro-batch.
 """
 
 from __future__ import annotations
