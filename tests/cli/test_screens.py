@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -188,11 +189,9 @@ def on_a_terminal(**environment: str) -> str:
     )  # fmt: skip
     os.close(end)
     chunks = []
-    try:
+    with contextlib.suppress(OSError):  # Linux says so when the other end is gone
         while chunk := os.read(keeper, 65536):
             chunks.append(chunk)
-    except OSError:  # Linux says so when the other end is gone
-        pass
     assert process.wait(timeout=30) == 0, b"".join(chunks)
     os.close(keeper)
     return b"".join(chunks).decode()
