@@ -34,7 +34,7 @@ class Walk:
         self.tokens = stages.tokenize(self.resolved, self.data, self.base, ALONE, self.recorder)
 
     def choose(self):
-        return stages.choose_trainable(self.resolved, self.data, self.tokens, self.base, self.recorder)
+        return stages.choose_trainable(self.resolved, self.data, self.tokens, self.base, ALONE, self.recorder)
 
     def plan(self):
         return stages.plan(self.resolved, self.tokens, self.choose(), ALONE, self.recorder)

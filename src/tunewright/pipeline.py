@@ -47,7 +47,7 @@ def fine_tune(
         base = stages.load_base(recipe, read, runs, recorder)
         resolved, origins = stages.resolve(recipe, read, base)
         tokens = stages.tokenize(resolved, read, base, runtime, recorder)
-        trained = stages.choose_trainable(resolved, read, tokens, base, recorder)
+        trained = stages.choose_trainable(resolved, read, tokens, base, runtime, recorder)
         plan = stages.plan(resolved, tokens, trained, runtime, recorder)
         if not (recorder.folder / "recipe.resolved.yaml").exists():
             recorder.write(

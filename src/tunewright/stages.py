@@ -28,7 +28,7 @@ from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
 from tunewright.learning.checkpoints import Checkpoint, CheckpointStore, load_trainable
 from tunewright.learning.classification import Classification, balanced_weights
 from tunewright.learning.loop import FitPlan, FitState
-from tunewright.models.boundary import BoundaryCache, build, keeps_one_vector, size_bytes
+from tunewright.models.boundary import BoundaryCache, build, size_bytes
 from tunewright.models.forward import Forward
 from tunewright.models.heads import head_modules
 from tunewright.models.loading import BaseModel, Loaded, add_pad_token, quiet, resolve_base
@@ -183,7 +183,9 @@ def tokenize(recipe: Recipe, data: ReadData, base: Base, runtime: Runtime, recor
     return tokens
 
 
-def choose_trainable(recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, recorder: Recorder) -> Trained:
+def choose_trainable(
+    recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, runtime: Runtime, recorder: Recorder
+) -> Trained:
     """What learns, how it runs, and what it minimises."""
     spec = recipe.trainable
     assert spec.rank != "auto" and spec.alpha != "auto"
@@ -194,6 +196,7 @@ def choose_trainable(recipe: Recipe, data: ReadData, tokens: Tokenized, base: Ba
             base.head,
         )
     forward = Forward.checked(trainable.model)
+    forward.compute_in(runtime.precision)
     for sentence in forward.notes:
         recorder.say(sentence)
     objective = Classification(data.labels.kind, _class_weights(recipe, data, tokens), recipe.training.label_smoothing)
@@ -262,9 +265,8 @@ def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder
     forward, k = trained.forward, trained.report.lowest_layer
     if not forward.packed or k == 0:
         return Caches()
-    per_text = keeps_one_vector(forward, k)
     parts = {"train": tokens.train, "validation": tokens.validation}
-    need = sum(size_bytes(p.lengths, forward.config.hidden_size, per_text=per_text) for p in parts.values())
+    need = sum(size_bytes(forward, p.lengths, k) for p in parts.values())
     free = shutil.disk_usage(recorder.folder.parent).free
     if need > free * CACHE_SHARE:
         recorder.say(
@@ -361,5 +363,5 @@ def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: T
         truncate=recipe.data.truncate,
     )
     probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
-    verify_saved(trained.model, recorder.folder / "model", probe)
+    verify_saved(trained.forward, recorder.folder / "model", probe)
     return saved.bytes

@@ -71,5 +71,6 @@ def test_size_is_planned(tmp_path):
     for k, per_text in ((2, False), (3, True)):
         path = tmp_path / f"{k}.npy"
         build(forward, DATA, DATA.lengths, k, path)
-        planned = size_bytes(DATA.lengths, 32, per_text=per_text)
+        planned = size_bytes(forward, DATA.lengths, k)
+        assert keeps_one_vector(forward, k) == per_text
         assert planned <= path.stat().st_size <= planned + 256

@@ -59,7 +59,7 @@ def test_every_kind_and_method_in_a_fresh_process(tmp_path):
             made = make(kind, tmp_path, method)
             folder = tmp_path / f"{kind}-{method}"
             saved(made, folder)
-            verify_saved(made.model, folder, PROBE)
+            verify_saved(Forward(made.model), folder, PROBE)
             wanted[str(folder)] = predict_logits(Forward(made.model), PROBE)
             jobs.append([str(folder), made.base.path if method == "lora" else None])
     command = [sys.executable, "-W", "ignore", "-c", PLAIN, json.dumps(PROBE), json.dumps(jobs)]
@@ -116,7 +116,7 @@ def test_tampered_weights_are_refused(part, method, tmp_path):
     noise = torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(0))
     save_file({**tensors, name: tensors[name] + noise}, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="answers differently"):
-        verify_saved(made.model, tmp_path / "model", PROBE)
+        verify_saved(Forward(made.model), tmp_path / "model", PROBE)
 
 
 def test_an_adapter_whose_names_match_nothing_is_refused(tmp_path):
@@ -129,7 +129,7 @@ def test_an_adapter_whose_names_match_nothing_is_refused(tmp_path):
         {n.replace("encoder", "_orig_mod.encoder"): t for n, t in tensors.items()}, path, metadata={"format": "pt"}
     )
     with pytest.raises(ModelError, match="answers differently"):
-        verify_saved(made.model, tmp_path / "model", PROBE)
+        verify_saved(Forward(made.model), tmp_path / "model", PROBE)
 
 
 def test_the_model_in_memory_is_put_back_where_it_was(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_model_in_memory_is_put_back_where_it_was(tmp_path, monkeypatch):
     saved(made, tmp_path / "model")
     moves = []
     monkeypatch.setattr(made.model, "to", lambda device: moves.append(str(device)))
-    verify_saved(made.model, tmp_path / "model", PROBE)
+    verify_saved(Forward(made.model), tmp_path / "model", PROBE)
     assert moves == ["cpu", "cpu"]
 
 
@@ -158,7 +158,7 @@ def test_an_adapter_that_never_learnt_is_no_dead_one(tmp_path):
 
 def verify_after_saving(made, tmp_path):
     saved(made, tmp_path / "model")
-    verify_saved(made.model, tmp_path / "model", PROBE)
+    verify_saved(Forward(made.model), tmp_path / "model", PROBE)
 
 
 @pytest.mark.parametrize(

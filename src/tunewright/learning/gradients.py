@@ -93,9 +93,7 @@ def _accumulate(
     for part in parts:
         batch = collate(training.dataset, part, device)
         boundary = training.cache.boundary(part, device) if training.cache else None
-        with runtime.autocast():
-            logits = forward.logits(batch.texts, boundary)
-        loss = objective.loss_sum(logits, batch.labels) / weight
+        loss = objective.loss_sum(forward.logits(batch.texts, boundary), batch.labels) / weight
         loss.backward()
         total += loss.detach()
     return total

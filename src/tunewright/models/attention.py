@@ -72,17 +72,27 @@ def _attend(
 ) -> Tensor:
     """Attention of texts of one length: [count, H, length, d] -> the same."""
     mask = _window_mask(q.shape[2], window, causal, q.device) if window is not None else None
-    if softcap is None:
+    if softcap is None and not _products_are_faster(q):
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling
         )
-    scores = q @ k.transpose(-2, -1) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
-    scores = torch.tanh(scores / softcap) * softcap
+    scores = (q * (scaling if scaling is not None else q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     if mask is None and causal:
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+    with torch.autocast(q.device.type, enabled=False):  # which would keep the weights in fp32
+        return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+
+
+def _products_are_faster(q: Tensor) -> bool:
+    """On a CPU the fused attention gains nothing from bf16: two products and a softmax take half its time.
+
+    The weights grow with the square of the length (25 MB a layer for 2,048 tokens of 512, 12 heads), hence the cap.
+    """
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 1024
 
 
 def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor | None:
@@ -109,16 +119,31 @@ def pooled_attention(
 
     With one query per text, q·(W x + b) = (Wᵀ q)·x + const and Σ a (W x + b) = W (Σ a x) + b, so the keys and values
     of the N tokens are never computed. A projection that is not linear in x (adapter dropout in training) is.
+    In fp32, whatever the model computes in: a LoRA update added to a weight in bf16 would be rounded away.
     """
-    q = query.unflatten(1, (-1, head_width))  # [B, H, d]
-    key_weight = linear_weight(key)
-    value_weight = linear_weight(value) if dropout == 0 else None  # dropped weights don't sum to one
-    if key_weight is not None:
-        q = torch.einsum("bhd,hdm->bhm", q, key_weight[0].unflatten(0, (-1, head_width)))
-        keys = hidden[:, None]  # [N, 1, D]: the same for every head
-    else:
-        keys = key(hidden).unflatten(1, (-1, head_width))  # [N, H, d]
-    values = hidden[:, None] if value_weight is not None else value(hidden).unflatten(1, (-1, head_width))
+    off = torch.autocast(hidden.device.type, enabled=False)
+    with off:
+        key_weight = linear_weight(key)
+        value_weight = linear_weight(value) if dropout == 0 else None  # dropped weights don't sum to one
+    keys = key(hidden).unflatten(1, (-1, head_width)) if key_weight is None else hidden[:, None]  # [N, H or 1, d or D]
+    values = value(hidden).unflatten(1, (-1, head_width)) if value_weight is None else hidden[:, None]
+    with off:
+        q = query.float().unflatten(1, (-1, head_width))  # [B, H, d]
+        if key_weight is not None:
+            q = torch.einsum("bhd,hdm->bhm", q, key_weight[0].unflatten(0, (-1, head_width)))
+        return _pooled(q, keys.float(), values.float(), lengths, value_weight, scaling, dropout)
+
+
+def _pooled(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: tuple[int, ...],
+    value_weight: tuple[Tensor, Tensor | None] | None,
+    scaling: float,
+    dropout: float,
+) -> Tensor:
+    """Scores, weights and their mixture, text by text: [B, H, m], [N, H or 1, m] twice -> [B, D]."""
     contexts = []
     for q_text, k_text, v_text in zip(q, keys.split(lengths), values.split(lengths), strict=True):
         weights = (_scores(q_text, k_text) * scaling).softmax(-1)
@@ -127,8 +152,8 @@ def pooled_attention(
     context = torch.stack(contexts)  # [B, H, D], or [B, H, d] where values were computed
     if value_weight is not None:
         weight, bias = value_weight
-        context = torch.einsum("bhm,hdm->bhd", context, weight.unflatten(0, (-1, head_width)))
-        context = context if bias is None else context + bias.unflatten(0, (-1, head_width))
+        context = torch.einsum("bhm,hdm->bhd", context, weight.unflatten(0, (q.shape[1], -1)))
+        context = context if bias is None else context + bias.unflatten(0, (q.shape[1], -1))
     return context.flatten(1)
 
 
@@ -143,16 +168,20 @@ def _mix(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def linear_weight(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Weight [out, in] and bias of a projection with its LoRA update added in, or None where it isn't linear."""
+    """Weight [out, in] and bias of a projection in fp32, its LoRA update added in, or None where it isn't linear."""
     if type(module) is nn.Linear:
-        return module.weight, module.bias
+        return module.weight.float(), _in_fp32(module.bias)
     layer: Any = module
     if not hasattr(layer, "lora_A") or type(layer.base_layer) is not nn.Linear or any(layer.use_dora.values()):
         return None
-    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    weight, bias = layer.base_layer.weight.float(), layer.base_layer.bias
     for name in layer.active_adapters if not (layer.disable_adapters or layer.merged) else ():
         dropout = layer.lora_dropout[name]
         if layer.training and getattr(dropout, "p", 0.0) > 0:
             return None
         weight = weight + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
-    return weight, bias
+    return weight, _in_fp32(bias)
+
+
+def _in_fp32(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()

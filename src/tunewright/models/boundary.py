@@ -28,19 +28,21 @@ class BoundaryCache:
     """Hidden states entering layer k for each text of a dataset, on disk."""
 
     k: int
-    states: np.ndarray  # [all tokens or all texts, D], float32, memory-mapped
+    states: np.ndarray  # [all tokens or all texts, D], float32, or bfloat16 as the uint16 of its bits; memory-mapped
     offsets: np.ndarray  # int64 [texts + 1], rows of `states` of each text
     fingerprint: str  # SHA-256 of the states
 
     def boundary(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Boundary:
         """The states of these texts, end to end."""
         parts = [self.states[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        return Boundary(self.k, torch.from_numpy(np.concatenate(parts)).to(device))
+        states = torch.from_numpy(np.concatenate(parts))
+        return Boundary(self.k, (states.view(torch.bfloat16) if states.dtype == torch.uint16 else states).to(device))
 
 
-def size_bytes(lengths: np.ndarray, width: int, *, per_text: bool) -> int:
+def size_bytes(forward: Forward, lengths: np.ndarray, k: int) -> int:
     """Disk that the cache of texts of these lengths takes."""
-    return int(len(lengths) if per_text else lengths.sum()) * width * 4
+    rows = len(lengths) if keeps_one_vector(forward, k) else lengths.sum()
+    return int(rows) * forward.config.hidden_size * (2 if forward.precision == "bf16" else 4)
 
 
 def keeps_one_vector(forward: Forward, k: int) -> bool:
@@ -62,18 +64,25 @@ def build(
     sizes = np.ones_like(lengths) if keeps_one_vector(forward, k) else lengths
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
-    states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(int(offsets[-1]), width))
+    kept = np.uint16 if forward.precision == "bf16" else np.float32
+    states = np.lib.format.open_memmap(path, mode="w+", dtype=kept, shape=(int(offsets[-1]), width))
     done = 0
     with in_evaluation(forward.model):
         for batch in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, BATCH_TOKENS):
             texts = lay_end_to_end([dataset.tokens(int(i)) for i in batch], device)
-            hidden = forward.states(texts, k).float().cpu().numpy()
+            hidden = _array(forward.states(texts, k), kept)
             for i, part in zip(batch, np.split(hidden, np.cumsum(sizes[batch])[:-1]), strict=True):
                 states[offsets[i] : offsets[i + 1]] = part
             done += len(batch)
             on_progress(done, len(lengths))
     states.flush()
     return BoundaryCache(k, states, offsets, _fingerprint(states))
+
+
+def _array(hidden: torch.Tensor, kept: type) -> np.ndarray:
+    """In the number format that is kept; numpy has no bfloat16, so its bits pass as integers."""
+    hidden = hidden.cpu()
+    return (hidden.bfloat16().view(torch.uint16) if kept is np.uint16 else hidden.float()).numpy()
 
 
 def _fingerprint(states: np.ndarray, rows: int = 65536) -> str:

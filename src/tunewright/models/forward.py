@@ -52,6 +52,7 @@ class Forward:
     model: Any
     packed: bool = True  # texts end to end; False: pad and call the model as it is
     one_token: bool = True  # compute the last layer for the pooled token alone where its parts are known
+    precision: str = "fp32"  # fp32, bf16: see `compute_in`
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,6 +76,17 @@ class Forward:
             forward.notes.append(f"{forward.config.model_type}: faster forward differs from the plain one; {kept}")
         return forward
 
+    def compute_in(self, precision: str) -> None:
+        """Compute in fp32 or bf16 from now on. Beside an adapter, which keeps fp32, the frozen base is rounded once.
+
+        A model that is saved whole keeps its own weights and is rounded product by product.
+        """
+        self.precision = precision
+        if precision == "bf16" and hasattr(self.model, "peft_config"):
+            for name, parameter in self.model.named_parameters():
+                if not (parameter.requires_grad or "lora_" in name or "modules_to_save" in name):
+                    parameter.data = parameter.data.bfloat16()
+
     @property
     def num_layers(self) -> int:
         """Layers of the stack, or 0 where it isn't described."""
@@ -93,7 +105,8 @@ class Forward:
     def logits(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
         """Logits [B, outputs]; with a boundary, the layers below it are not run."""
         if not self.packed:
-            return self._padded(texts)
+            with self._computing(texts):
+                return self._padded(texts)
         layers = list(self._layers)
         k = boundary.k if boundary is not None else 0
         if boundary is not None and k > 0:
@@ -165,12 +178,17 @@ class Forward:
             hook = norm.register_forward_hook(lambda _m, _i, hidden: mean_per_text(hidden, texts.lengths))
         setattr(parent, name, nn.ModuleList(layers))
         try:
-            with packed_attention_in(self.config):
+            with packed_attention_in(self.config), self._computing(texts):
                 yield
         finally:
             setattr(parent, name, own)
             if hook is not None:
                 hook.remove()
+
+    def _computing(self, texts: Texts) -> contextlib.AbstractContextManager[Any]:
+        """The number format of products; sums that need more keep it, as torch's autocast lists them."""
+        wanted = self.precision == "bf16"
+        return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
     def _padded(self, texts: Texts) -> Tensor:
         rows = torch.nn.utils.rnn.pad_sequence(

@@ -5,7 +5,6 @@ Used by evaluation, prediction and the before/after table. With a boundary cache
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -44,7 +43,5 @@ def predict_logits(
             before_batch()
             texts = lay_end_to_end([input_ids[i] for i in batch], device)
             boundary = cache.boundary(batch, device) if cache else None
-            with runtime.autocast() if runtime else contextlib.nullcontext():
-                logits = forward.logits(texts, boundary)
-            result[torch.from_numpy(batch)] = logits.float().cpu()
+            result[torch.from_numpy(batch)] = forward.logits(texts, boundary).float().cpu()
     return (runtime.sum(result) if runtime else result).numpy()

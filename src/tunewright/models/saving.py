@@ -118,24 +118,25 @@ def _save_tokenizer(tokenizer: Any, folder: Path, max_length: int, truncate: str
     path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def verify_saved(model: Any, folder: Path, probe: Sequence[list[int]]) -> None:
+def verify_saved(forward: Forward, folder: Path, probe: Sequence[list[int]]) -> None:
     """Reload the folder and compare logits on a probe; an adapter must also change what the base says.
 
     Raises ModelError: a model that doesn't answer as the one in memory is not a model we hand out.
     """
-    reloaded = load_saved(folder).model
-    with _on_cpu(model):
-        expected = predict_logits(Forward(model), probe)
-    found = predict_logits(Forward(reloaded), probe)
+    reloaded = Forward(load_saved(folder).model)
+    reloaded.compute_in(forward.precision)
+    with _on_cpu(forward.model):
+        expected = predict_logits(forward, probe)
+    found = predict_logits(reloaded, probe)
     difference = float(np.abs(expected - found).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ModelError(
             f"the saved model answers differently from the one in memory (by {difference:.2g})", where=str(folder)
         )
-    if hasattr(reloaded, "peft_config") and _was_trained(folder):
-        with reloaded.disable_adapter():
-            _keep_trained_head(reloaded)
-            without = predict_logits(Forward(reloaded), probe)
+    if hasattr(reloaded.model, "peft_config") and _was_trained(folder):
+        with reloaded.model.disable_adapter():
+            _keep_trained_head(reloaded.model)
+            without = predict_logits(reloaded, probe)
         if np.array_equal(found, without):
             raise ModelError("the saved adapter changes nothing: it is dead", where=str(folder))
 
