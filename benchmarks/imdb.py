@@ -1,6 +1,6 @@
 """IMDB reviews with the packaged MiniLM: tunewright beside the Hugging Face Trainer, on the same rows, in one call.
 
-    python benchmarks/imdb.py ratios   --data DIR   200 + 200 rows, three alternating repeats of ours, article, tuned
+    python benchmarks/imdb.py ratios   --data DIR   200 + 200 rows, alternating repeats of ours and the peers
     python benchmarks/imdb.py full     --data DIR   all rows, the article's hyperparameters, three seeds, ours and tuned
     python benchmarks/imdb.py defaults --data DIR   `tunewright train FILE --model minilm` as a person types it, 3 seeds
     python benchmarks/imdb.py curve    --data DIR --target 0.85    seconds until the validation accuracy is reached
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--target", type=float, default=0.85)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--settings", nargs="*", default=[], help="recipe overrides for defaults and curve")
+    parser.add_argument("--settings", nargs="*", default=[], help="recipe overrides for ratios, defaults and curve")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), options.data)
@@ -141,18 +141,17 @@ def last_object(output: str) -> dict[str, Any]:
 
 
 def ratios(work: Work, options: argparse.Namespace) -> None:
-    """Ours, the article's script and the tuned one in turn, on 200 + 200 rows."""
+    """Ours, the article's script and the tuned one (in fp32 and bf16) in turn, on 200 + 200 rows."""
     small = work.first(200)
-    rows: dict[str, list[dict[str, Any]]] = {"ours": [], "article": [], "tuned": []}
+    rows: dict[str, list[dict[str, Any]]] = {"ours": [], "tuned": [], "tuned-bf16": [], "article": []}
     for repeat in range(options.repeats):
         for name, run in (
-            ("ours", lambda: small.ours([*ARTICLE, "training.epochs=1"])),
-            ("tuned", lambda: small.peer("tuned")),
-            ("article", lambda: small.peer("article")),
+            ("ours", lambda: small.ours([*ARTICLE, "training.epochs=1", *options.settings])),
+            *((style, lambda style=style: small.peer(style)) for style in list(rows)[1:]),
         ):
             rows[name].append(run())
             print(json.dumps({"repeat": repeat, **rows[name][-1]}), flush=True)
-    for name in ("article", "tuned"):
+    for name in list(rows)[1:]:
         pairs = [peer["seconds"] / our["seconds"] for our, peer in zip(rows["ours"], rows[name], strict=True)]
         memory = [peer["peak_gb"] / our["peak_gb"] for our, peer in zip(rows["ours"], rows[name], strict=True)]
         print(json.dumps({"against": name, "times_faster": summary(pairs), "times_less_memory": summary(memory)}))

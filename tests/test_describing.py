@@ -45,7 +45,7 @@ def test_the_header_says_what_will_happen():
     (header,) = [event for event in events if isinstance(event, Header)]
     rows = dict(header.rows)
     assert header.folder == run.folder and header.title == f"train · {run.id}"
-    assert list(rows) == ["model", "trainable", "data", "labels", "plan", "machine"]
+    assert list(rows) == ["model", "trainable", "data", "labels", "plan", "machine", "estimate"]
     assert f"{run.summary['model']['trainable']:,} (" in rows["trainable"] and "last 1 layers" in rows["trainable"]
     assert rows["labels"].startswith("numbers · at most ") and "2 epochs" in rows["plan"]
     assert rows["plan"].endswith("keep best rmse") and rows["machine"] == "cpu · fp32 · 1 threads"

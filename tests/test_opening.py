@@ -116,7 +116,8 @@ def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, monkeypatch):
     folder, _ = stopped(monkeypatch, tmp_path, 9)
     (folder / "checkpoints" / "step-000010" / "weights.safetensors").write_bytes(b"torn")
     run = tunewright.train(resume=folder, runs=tmp_path)
-    assert any("damaged" in note and "using the one before" in note for note in run.summary["notes"])
+    assert any("damaged" in note and note.endswith("using step 6 instead") for note in run.summary["notes"])
+    assert not (folder / "checkpoints" / "step-000010").exists()
     same(run, whole.finished("single", "lora"))
 
 
@@ -215,7 +216,8 @@ def test_a_changed_world_is_refused_by_name(halfway, tmp_path, monkeypatch, what
     with pytest.raises(UsageError, match=f"can't resume: {what} was") as caught:
         tunewright.train(resume=folder, runs=tmp_path)
     assert caught.value.field == what
-    assert read_summary(folder)["state"] == "failed" and read_summary(folder)["error"]["param"] == what
+    after = read_summary(folder)  # refused, the run is as it was
+    assert after["state"] == "interrupted" and after["error"]["param"] == what
 
 
 def test_data_from_memory_must_be_given_again(tmp_path, monkeypatch):

@@ -334,17 +334,24 @@ def test_a_run_on_a_run(tmp_path):
     assert run.evaluations[0]["validation/loss"] == pytest.approx(kept["validation/loss"], abs=1e-5)
 
 
-def test_bad_data_and_models_fail_with_state_and_field(tmp_path):
-    with pytest.raises(DataError, match="label") as caught:
-        whole.start(tmp_path, data=[{"text": "a", "label": "x"}, {"text": "b", "label": "x"}])
-    summary = _only(tmp_path)
-    assert summary["state"] == "failed" and summary["finished"]
-    assert summary["error"] == {"code": "data", "message": str(caught.value), "param": caught.value.field}
+def test_what_fails_before_anything_was_learnt_leaves_nothing(tmp_path):
+    runs = tmp_path / "new" / "runs"
+    with pytest.raises(DataError, match="label"):
+        whole.start(runs, data=[{"text": "a", "label": "x"}, {"text": "b", "label": "x"}])
     with pytest.raises(ModelError):
-        tunewright.train(str(tmp_path / "no" / "such" / "model"), whole.rows(), runs=tmp_path / "b")
-    assert _only(tmp_path / "b")["error"]["code"] == "model"
+        tunewright.train(str(tmp_path / "no" / "such" / "model"), whole.rows(), runs=runs)
+    assert not runs.exists()
+    runs.mkdir(parents=True)
+    with pytest.raises(ModelError):
+        tunewright.train(str(tmp_path / "no" / "such" / "model"), whole.rows(), runs=runs)
+    assert list(runs.iterdir()) == []  # a folder that was there stays
 
 
-def _only(runs):
-    (path,) = runs.glob("*/run.json")
-    return json.loads(path.read_text())
+def test_what_fails_in_training_is_kept_with_its_reason(tmp_path, monkeypatch):
+    whole.raise_at_step(monkeypatch, 3, lambda: DataError("made up", where="a:1", field="label"))
+    with pytest.raises(DataError):
+        whole.start(tmp_path)
+    (path,) = tmp_path.glob("*/run.json")
+    summary = json.loads(path.read_text())
+    assert summary["state"] == "failed" and summary["finished"]
+    assert summary["error"] == {"code": "data", "message": "a:1: made up", "param": "label"}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 
 import pytest
+import torch
 
 from tests import whole
-from tunewright import recording
-from tunewright.errors import DataError, DivergedError, MachineError, StoppedError, UsageError
+from tunewright import locking, recording
+from tunewright.errors import DataError, DivergedError, MachineError, ModelError, StoppedError, UsageError
 from tunewright.progress import Phase, Said
 from tunewright.recording import Recorder, Stopwatch, new_folder, read_jsonl, start_summary, write_atomically
 
@@ -57,6 +60,7 @@ def test_states_and_sentences(recorder, events):
     ],
 )
 def test_every_end_is_written_down_and_passed_on(recorder, error, state, code):
+    recorder.state("running")
     with pytest.raises(type(error)), recorder.recording():
         raise error
     found = summary(recorder)
@@ -72,9 +76,106 @@ def test_a_full_disk_does_not_hide_the_error(recorder, monkeypatch):
     def full(*_):
         raise MachineError("can't be written (No space left on device)")
 
+    recorder.state("running")
     monkeypatch.setattr(recording, "write_atomically", full)
     with pytest.raises(DivergedError), recorder.recording():
         raise DivergedError("nan")
+
+
+def test_a_new_run_that_fails_before_training_leaves_nothing(recorder):
+    with pytest.raises(DataError), recorder.recording():
+        raise DataError("bad")
+    assert not recorder.folder.exists() and recorder.folder.parent.exists()
+    assert not list(recorder.folder.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), StoppedError("asked"), KeyboardInterrupt()])
+def test_our_own_bugs_and_stops_are_kept(recorder, error):
+    with pytest.raises(type(error)), recorder.recording():
+        raise error
+    assert summary(recorder)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "then, after", [("running", "interrupted"), ("failed", "failed"), ("interrupted",) * 2, (7, "interrupted")]
+)
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(recorder, then, after):
+    recorder.update(state=then, steps=5, resumed=1)
+    recorder.close()
+    again = Recorder(recorder.folder, print)
+    with pytest.raises(UsageError), again.recording():
+        again.update(state="preparing", resumed=2)
+        raise UsageError("can't resume", field="data")
+    found = summary(recorder)
+    assert (found["state"], found["resumed"], found["steps"], found["error"]["param"]) == (after, 1, 5, "data")
+
+
+def test_a_folder_that_was_removed_does_not_come_back(recorder):
+    recorder.state("running")
+    shutil.rmtree(recorder.folder)
+    for write in (
+        lambda: recorder.metrics({"step": 1}),
+        lambda: recorder.update(state="saving"),
+        lambda: recorder.write_rows("predictions/validation.jsonl", iter([{}])),
+        lambda: recorder.write_tensors("a.safetensors", {"a": torch.zeros(1)}),
+    ):
+        with pytest.raises(MachineError, match="was removed or moved while it ran; start a new run") as caught:
+            write()
+        assert caught.value.where == str(recorder.folder)
+    with pytest.raises(MachineError, match="was removed"), recorder.recording():
+        recorder.event("a", "b")
+    assert not recorder.folder.exists()
+
+
+def test_nothing_is_written_into_another_run_of_the_same_name(recorder):
+    shutil.rmtree(recorder.folder)
+    other = Recorder(recorder.folder, print)
+    with pytest.raises(MachineError, match="was removed"):
+        recorder.metrics({"step": 1})
+    assert not (recorder.folder / "metrics.jsonl").exists()
+    other.close()
+
+
+def test_what_a_kill_left_half_written_goes_at_the_next_start(recorder):
+    recorder.close()
+    (recorder.folder / "predictions").mkdir()
+    for name in (".run.json.writing", ".report.html.writing", "predictions/.validation.jsonl.writing"):
+        (recorder.folder / name).write_text("ha")
+    (recorder.folder / ".writing-model").mkdir()
+    Recorder(recorder.folder, print).close()
+    assert not list(recorder.folder.rglob(".*"))
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "[" * 100_000, "\xff", "7"])
+def test_a_run_json_that_is_none_is_one_sentence(recorder, body):
+    recorder.close()
+    (recorder.folder / "run.json").write_bytes(body.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"run\.json (can't be read|isn't an object)"):
+        Recorder(recorder.folder, print)
+    Recorder(recorder.folder, print, writes=False)
+    assert locking.hold(recorder.folder / "lock") is not None  # let go
+
+
+def test_a_line_that_was_torn_stays_by_itself(recorder):
+    recorder.event("one", "1")
+    with (recorder.folder / "events.jsonl").open("a") as stream:
+        stream.write('{"event": "tor')
+    recorder.event("two", "2")
+    assert [row["event"] for row in read_jsonl(recorder.folder / "events.jsonl")] == ["one", "two"]
+
+
+def test_a_clock_that_goes_back_is_said_once(recorder, events, monkeypatch):
+    real = time.time
+    recorder.metrics({"step": 1})
+    monkeypatch.setattr(recording.time, "time", lambda: real() - 3600)
+    for step in (2, 3):
+        recorder.metrics({"step": step})
+    [said] = [event for event in events if isinstance(event, Said)]
+    assert said.message.startswith("the clock went back by 3,600 seconds while the run was going: ")
+    assert said.level == "warning"
+    monkeypatch.setattr(recording.time, "time", lambda: real() + 10**6)  # a suspended laptop
+    recorder.metrics({"step": 4})
+    assert len([event for event in events if isinstance(event, Said)]) == 1
 
 
 def test_one_writer(recorder):

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from tests import whole
+from tests.faults import failing
+from tunewright import locking, opening
 from tunewright.errors import ModelError, UsageError
 from tunewright.runs import Run, RunRef, Table, find_run, list_runs, read_summary, remove_run
 
@@ -88,7 +90,11 @@ def _dead_process() -> int:
 def test_the_dead_are_shown_as_interrupted(tmp_path):
     here = socket.gethostname()
     make(tmp_path, "1-1-dead", state="running", pid=_dead_process(), host=here)
-    make(tmp_path, "1-1-alive", state="running", pid=os.getpid(), host=here)
+    make(tmp_path, "1-1-recycled", state="running", pid=os.getpid(), host=here)  # its number is another's now: ours
+    for name in ("dead", "recycled"):
+        (tmp_path / f"1-1-{name}" / "lock").write_text("process 1 on here")
+    alive = make(tmp_path, "1-1-alive", state="running", pid=_dead_process(), host=here)
+    held = locking.hold(alive / "lock")
     make(tmp_path, "1-1-elsewhere", state="saving", pid=1, host="another")
     make(tmp_path, "1-1-odd", state="evaluating", pid="x", host=here)
     make(tmp_path, "1-1-failed", state="failed", pid=_dead_process(), host=here)
@@ -96,18 +102,41 @@ def test_the_dead_are_shown_as_interrupted(tmp_path):
     (make(tmp_path, "1-1-list") / "run.json").write_text("[]")
     states = {row["id"].split("-")[2]: row["state"] for row in list_runs(tmp_path)}
     assert states == {"dead": "interrupted", "alive": "running", "elsewhere": "saving", "odd": "interrupted",
-                      "failed": "failed", "torn": "unreadable", "list": "unreadable"}  # fmt: skip
+                      "recycled": "interrupted", "failed": "failed", "torn": "unreadable",
+                      "list": "unreadable"}  # fmt: skip
+    assert held is not None
+    held.release()
+    assert read_summary(alive)["state"] == "interrupted"
     stored = json.loads((tmp_path / "1-1-dead" / "run.json").read_text())
     assert stored["state"] == "running"  # reading writes nothing
 
 
 def test_a_living_run_is_not_removed(tmp_path):
     alive = make(tmp_path, "1-1-alive", state="running", pid=os.getpid(), host=socket.gethostname())
+    held = locking.hold(alive / "lock")
+    assert held is not None
+    held.sign()
     with pytest.raises(UsageError, match="is running; stop it first"):
+        remove_run(RunRef(alive))
+    (alive / "run.json").write_text('{"state": "interrupted"}')  # someone is just starting to resume it
+    with pytest.raises(UsageError, match=f"is in use by process {os.getpid()} on .*; stop it first"):
         remove_run(RunRef(alive))
     done = make(tmp_path, "1-1-done")
     remove_run(RunRef(done))
     assert alive.exists() and not done.exists()
+    held.release()
+
+
+def test_a_removal_that_is_killed_leaves_no_half_run(tmp_path, monkeypatch):
+    folder = make(tmp_path, "1-1-done")
+    with (
+        failing(monkeypatch, lambda point: point.startswith("before remove"), KeyboardInterrupt()),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        remove_run(RunRef(folder))
+    assert list_runs(tmp_path) == []
+    opening.remove_abandoned(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_oldest_first(runs):

@@ -57,6 +57,13 @@ def walk(tmp_path):
         one.recorder.close()
 
 
+def test_the_model_goes_to_the_device(walk, monkeypatch):
+    moves = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *device, **kind: moves.extend(device) or self)
+    walk().choose()
+    assert moves[-1] == "cpu"
+
+
 def test_the_untrained_head_is_kept_as_it_was(walk):
     base = walk().base
     assert {"classifier.weight", "classifier.bias"} <= base.untrained.keys()

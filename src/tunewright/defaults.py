@@ -69,6 +69,8 @@ def _length(decisions: Decisions, facts: Facts) -> None:
 
 
 def _trainable(decisions: Decisions) -> None:
+    if decisions.values["trainable"]["method"] != "lora":
+        return  # there are no adapters; `auto` stays
     decisions.settle("trainable.rank", 8, "enough for a small task; more costs little")
     decisions.settle("trainable.alpha", 2.0 * decisions.values["trainable"]["rank"], "2 x rank")
 

@@ -70,8 +70,9 @@ def header(
     fit_plan: FitPlan,
     runtime: Runtime,
     folder: Path,
+    cost: str,
 ) -> Header:
-    """What will happen, in six lines."""
+    """What will happen, in seven lines; `cost` is the estimate."""
     report, spec = trained.report, recipe.trainable
     method = f"lora r={spec.rank} alpha={spec.alpha:g}" if spec.method == "lora" else spec.method
     layers = "" if spec.layers == "all" else f", {spec.layers} layers"
@@ -91,6 +92,7 @@ def header(
                 f"{fit_plan.metric.removeprefix('validation/')}",
             ),
             ("machine", f"{runtime.device} · {runtime.precision} · {runtime.threads} threads"),
+            ("estimate", cost),
         ),
         folder,
     )
@@ -98,6 +100,13 @@ def header(
 
 def resolved_text(recipe: Recipe, origins: dict[str, str], micro_batch_tokens: int, runtime: Runtime) -> str:
     """The recipe with nothing left to decide: running it again repeats the run."""
+    return recipe_files.dump(*decided_here(recipe, origins, micro_batch_tokens, runtime))
+
+
+def decided_here(
+    recipe: Recipe, origins: dict[str, str], micro_batch_tokens: int, runtime: Runtime
+) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with what this machine decided in it, and where each value comes from."""
     decided = {"micro_batch_tokens": micro_batch_tokens, "device": runtime.device, "precision": runtime.precision}
     training = recipe.training.model_copy(update=decided)
     origins = origins | {
@@ -105,7 +114,7 @@ def resolved_text(recipe: Recipe, origins: dict[str, str], micro_batch_tokens: i
         for name in decided
         if getattr(recipe.training, name) == "auto"
     }
-    return recipe_files.dump(recipe.model_copy(update={"training": training}), origins)
+    return recipe.model_copy(update={"training": training}), origins
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:

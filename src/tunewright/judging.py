@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tunewright.data.examples import Row
 from tunewright.data.preparing import ReadData, Tokenized
@@ -229,12 +229,7 @@ class Judge:
 
     def _keep(self, name: str, logits: np.ndarray) -> None:
         """Logits survive a kill: the final table needs those of the best step and of the untrained model."""
-        if self.recorder.writes:
-            path = self._path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".writing")
-            save_file({"logits": torch.from_numpy(logits)}, temporary)
-            temporary.replace(path)
+        self.recorder.write_tensors(f"predictions/{name}-logits.safetensors", {"logits": torch.from_numpy(logits)})
 
     def _kept(self, name: str) -> Any:
         path = self._path(name)

@@ -35,13 +35,15 @@ def train(
     settings: Mapping[str, Any] | None = None,
     runs: str | Path = "runs",
     resume: str | Path | None = None,
+    force: bool = False,
     progress: Listener | None = None,
 ) -> Run:
     """Fine-tune a model and return the run.
 
     model: `minilm`, a folder, a Hub id, `run:NAME`, or a whole Recipe. data: a path, a Hub dataset id, a list of dicts,
     a datasets.Dataset or a pandas frame; `validation` likewise, or the fraction to hold out. One of lora (rank), full,
-    head says what is trained. `settings` takes any other recipe field by its dotted name. `resume` continues a run.
+    head says what is trained. `settings` takes any other recipe field by its dotted name. `resume` continues a run,
+    with `force` also on other versions, threads or device: near the same weights then, not the same bytes.
     Raises tunewright.UsageError and the other errors of `tunewright.errors`.
     """
     from tunewright.pipeline import fine_tune
@@ -65,6 +67,7 @@ def train(
         **in_memory,
         runs=Path(runs),
         resume=str(resume) if resume is not None else None,
+        force=force,
         listener=progress or silent,
     )
 

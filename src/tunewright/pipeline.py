@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunewright import describing, judging, opening, stages
+from tunewright import costing, describing, judging, opening, stages
 from tunewright.learning.checkpoints import Checkpoint
 from tunewright.learning.gradients import Training
 from tunewright.learning.loop import Hooks, fit
@@ -30,16 +30,17 @@ def fine_tune(
     validation: Any = None,
     runs: Path = Path("runs"),
     resume: str | None = None,
+    force: bool = False,
     listener: Listener = silent,
 ) -> Run:
     """Run a recipe from data to report and return the run.
 
     `data` and `validation` are Python objects that stand for the recipe's files. `resume` names a run to continue; it
-    keeps the recipe it began with. Raises the errors of `tunewright.errors`; StoppedError when asked to stop, after a
-    checkpoint was saved.
+    keeps the recipe it began with; `force` continues it on other versions, threads or device. Raises the errors of
+    `tunewright.errors`; StoppedError when asked to stop, after a checkpoint was saved.
     """
     watch = Stopwatch()
-    recorder, recipe, resuming = opening.open_run(recipe, runs, resume, listener)
+    recorder, recipe, resuming = opening.open_run(recipe, runs, resume, listener, force=force)
     t = recipe.training
     with recorder.recording(), opening.signals() as stop_signal, started(t.device, t.precision, t.threads) as runtime:
         recorder.state("preparing", "reading the data")
@@ -55,23 +56,26 @@ def fine_tune(
             )
         recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
         recorder.update(**describing.facts(resolved, read, tokens, base, trained, plan))
-        recorder.tell(describing.header(resolved, read, tokens, base, trained, plan, runtime, recorder.folder))
+        cost = costing.in_short(costing.priced(resolved, base, tokens, trained, plan, runtime, recorder))
+        recorder.tell(describing.header(resolved, read, tokens, base, trained, plan, runtime, recorder.folder, cost))
 
         caches = stages.build_caches(trained, tokens, runtime, recorder)
         judge = judging.Judge(
             resolved, read, tokens, base.loaded.tokenizer, trained.forward, caches.validation, plan, runtime, recorder,
             stop_signal,
         )  # fmt: skip
-        store, checkpoint = stages.checkpoints(resolved, read, base, caches, runtime, recorder, resuming)
+        store, checkpoint = stages.checkpoints(resolved, read, base, caches, runtime, recorder, resuming, force)
         recorder.state("running", "training")
         hooks = Hooks(judge.log, judge.evaluate, judge.evaluated, judge.stepped, recorder.say, stop_signal)
         training = Training(tokens.train, tokens.train.lengths, caches.train)
         with watch.timing("fit"):
             state = fit(trained.forward, trained.objective, training, plan, store, hooks, runtime, checkpoint)
 
+        stop_signal.at_once()
         recorder.state("saving", "saving the model")
         step = stages.keep_best(resolved, trained, state, store)
         saved_bytes = stages.save(resolved, read, base, trained, tokens, recorder)
+        stop_signal.at_once()
         recorder.state("evaluating", "judging the final model")
         recorder.update(
             **judge.finish(step), **_spent(watch, state.tokens, checkpoint, recorder), **_size(recorder, saved_bytes)
@@ -88,11 +92,13 @@ def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None
 
     runtime.barrier()
     if recorder.writes:
+        costing.compare_with_measured(recorder)
         caches.remove()
         recorder.tell(Phase("writing the report"))
-        recorder.update(state="succeeded", finished=now())
+        recorder.update(finished=now())
+        write_report(recorder.folder)  # before the word: whatever has succeeded has a report
+        recorder.update(state="succeeded")
         recorder.event("state", "succeeded")
-        write_report(recorder.folder)
 
 
 def _spent(watch: Stopwatch, tokens: int, checkpoint: Checkpoint | None, recorder: Recorder) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 IN_MEMORY = "(in memory)"  # stands in a recipe for a Python object
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -35,10 +35,28 @@ Metric = Literal[
 ]
 
 
+class Clash(ValueError):
+    """Two settings that can't both hold; `field` is the one to change."""
+
+    def __init__(self, message: str, field: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: object, info: ValidationInfo) -> object:
+        """A yes would otherwise pass for 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(
+                "text or a number; YAML reads yes, no, on and off as true and false, so text goes in quotes"
+            )
+        return value
 
 
 class DataRecipe(_Part):
@@ -74,7 +92,7 @@ class TrainableRecipe(_Part):
 
     method: Literal["full", "head", "lora"] = "lora"
     """full: every parameter; head: a new head on the frozen model; lora: low-rank adapters and the head."""
-    rank: PositiveInt | Auto = "auto"
+    rank: Annotated[int, Field(gt=0, le=4096)] | Auto = "auto"
     """Rank r of the adapters (lora)."""
     alpha: PositiveFloat | Auto = "auto"
     """Adapter scale: the update is multiplied by alpha / rank (lora); auto: 2 x rank."""
@@ -93,6 +111,15 @@ class TrainableRecipe(_Part):
             raise ValueError('expected "all" or "last N" with N at least 1')
         return value
 
+    @model_validator(mode="after")
+    def _adapters_only_for_lora(self) -> TrainableRecipe:
+        given = {"rank": "auto", "alpha": "auto", "dropout": 0.0, "targets": "all-linear"}
+        for name, untouched in given.items() if self.method != "lora" else ():
+            if getattr(self, name) != untouched:
+                says = f'"trainable.{name}" is for method lora, and the method is {self.method}; leave it out'
+                raise Clash(says, f"trainable.{name}")
+        return self
+
     @property
     def last_layers(self) -> int | None:
         """N of `last N`, or None for all layers."""
@@ -102,7 +129,7 @@ class TrainableRecipe(_Part):
 class TrainingRecipe(_Part):
     """How they learn."""
 
-    epochs: PositiveFloat | Auto = "auto"
+    epochs: Annotated[float, Field(gt=0, lt=1e6)] | Auto = "auto"
     """Times the training data is seen; give epochs or max_steps."""
     max_steps: PositiveInt | None = None
     """Optimizer steps, instead of epochs."""
@@ -132,7 +159,7 @@ class TrainingRecipe(_Part):
     """Number format of the computation; auto measures which is fastest here."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
-    threads: PositiveInt | Auto = "auto"
+    threads: Annotated[int, Field(gt=0, lt=10_000)] | Auto = "auto"
     """CPU threads; auto: one per core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of splits, order, new parameters and dropout."""
@@ -149,7 +176,8 @@ class TrainingRecipe(_Part):
     @model_validator(mode="after")
     def _one_length(self) -> TrainingRecipe:
         if self.max_steps is not None and self.epochs != "auto":
-            raise ValueError("give epochs or max_steps, not both")
+            says = "training.epochs and training.max_steps both say how long; give one of them, not both"
+            raise Clash(says, "training.max_steps")
         return self
 
 
@@ -166,7 +194,7 @@ class EvaluationRecipe(_Part):
     """Score the untrained model first (epoch 0)."""
     prompts: list[str] = []
     """Texts shown before and after."""
-    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from tunewright.errors import RecipeError, did_you_mean
 from tunewright.recipe import Recipe
+from tunewright.recipe_mistakes import nearest_setting, recipe_error, yaml_problem
 
 MAX_BYTES = 1 << 20
 
@@ -29,6 +30,11 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed in a recipe", problem_mark=mark)
+        event = self.peek_event()
+        if (tag := getattr(event, "tag", None)) not in (None, "!"):  # PyYAML's own tags fail in many ways
+            tag = str(tag).replace("tag:yaml.org,2002:", "!!")
+            problem = f"the tag {tag} is not read here; write the value itself"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -87,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except RecipeError:
         raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(*_yaml_problem(error), where=_yaml_place(path, error)) from None
+        raise RecipeError(yaml_problem(error), where=_yaml_place(path, error)) from None
     if not isinstance(values, dict):
         raise RecipeError("expected `key: value` lines, starting with task, model and data", where=str(path))
     return values
@@ -101,7 +107,7 @@ def build_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), where
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise _recipe_error(error, where) from None
+        raise recipe_error(error, where, _paths()) from None
 
 
 def dump(recipe: Recipe, origins: Mapping[str, str] | None = None) -> str:
@@ -139,6 +145,10 @@ class FieldDoc:
 def field_docs() -> list[FieldDoc]:
     """Every setting, in the order of the recipe."""
     return list(_docs(Recipe, ""))
+
+
+def _paths() -> list[str]:
+    return [doc.path for doc in field_docs()]
 
 
 def schema() -> dict[str, Any]:
@@ -187,87 +197,20 @@ _PARTS = {name for name in Recipe.model_fields if name in ("data", "trainable", 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Put one `a.b=c` into the nested values."""
     key, equals, text = override.partition("=")
-    known = [doc.path for doc in field_docs()]
+    known = _paths()
     if not equals:
         raise RecipeError(f'"-s {override}" has no "="; write -s training.learning_rate=1e-4', field=key)
     if key not in known:
-        raise RecipeError(f'"{key}" is not a setting.{_nearest(key)}', field=key)
+        raise RecipeError(f'"{key}" is not a setting.{nearest_setting(key, known)}', field=key)
     try:
         value = yaml.load(text, Loader=_Loader) if text else ""  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         value = text
     *parents, last = key.split(".")
     for name in parents:
         inner = values.setdefault(name, {})
         values = inner if isinstance(inner, dict) else values.__setitem__(name, {}) or values[name]
     values[last] = value
-
-
-def _recipe_error(error: ValidationError, where: str | None) -> RecipeError:
-    """The first problem as one sentence; pydantic reports each member of a union, the shortest path says it best."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    path = ".".join(str(part) for part in first["loc"] if str(part) in _names())
-    if first["type"] in ("extra_forbidden", "invalid_key"):
-        full = ".".join(str(part) for part in first["loc"])
-        return RecipeError(f'"{full}" is not a setting.{_nearest(full)}', where=where, field=full)
-    if first["type"] == "missing":
-        full = ".".join(str(part) for part in first["loc"])
-        return RecipeError(f'"{full}" is missing', where=where, field=full)
-    same = [p for p in problems if ".".join(str(x) for x in p["loc"] if str(x) in _names()) == path]
-    wanted = " or ".join(dict.fromkeys(_wish(p) for p in same))
-    return RecipeError(f'"{path or "recipe"}" is {_shown(first["input"])}; {wanted}', where=where, field=path or None)
-
-
-def _wish(problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _names() -> set[str]:
-    return {part for doc in field_docs() for part in doc.path.split(".")}
-
-
-# Names other tools use for the same thing.
-_ELSEWHERE = {
-    "lr": "training.learning_rate",
-    "batch": "training.batch_size",
-    "per_device_train_batch_size": "training.batch_size",
-    "num_train_epochs": "training.epochs",
-    "num_epochs": "training.epochs",
-    "lr_scheduler_type": "training.schedule",
-    "r": "trainable.rank",
-    "lora_r": "trainable.rank",
-    "lora_alpha": "trainable.alpha",
-    "lora_dropout": "trainable.dropout",
-    "target_modules": "trainable.targets",
-    "max_seq_length": "data.max_length",
-    "dataset": "data.train",
-    "base_model": "model",
-}
-
-
-def _nearest(full: str) -> str:
-    """The known setting whose last word, or whole path, is nearest."""
-    if elsewhere := _ELSEWHERE.get(full.split(".")[-1]):
-        return f' Did you mean "{elsewhere}"?'
-    paths = [doc.path for doc in field_docs()]
-    direct = did_you_mean(full, paths)
-    by_word = {path.split(".")[-1]: path for path in paths}
-    near = did_you_mean(full.split(".")[-1], by_word)
-    return direct or (f' Did you mean "{by_word[near.split(chr(34))[1]]}"?' if near else "")
-
-
-def _yaml_problem(error: Exception) -> tuple[str]:
-    problem = getattr(error, "problem", None) or "the YAML can't be read"
-    if "\\t" in str(problem):
-        problem = "a tab where YAML wants spaces"
-    return (str(problem),)
 
 
 def _yaml_place(path: Path, error: Exception) -> str:

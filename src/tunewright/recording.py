@@ -1,6 +1,7 @@
 """The one writer of a run folder: state, events, metrics, samples. Append-only lines, one flush each; the rest atomic.
 
-The pipeline writes through this; `runs` reads. Ranks above 0 get a recorder that writes nothing.
+The pipeline writes through this (`durable` does it), `runs` reads. It holds the folder's lock, so that there is one
+writer and everyone can see whether it lives. Ranks above 0 get a recorder that writes nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
-from tunewright.errors import MachineError, StoppedError, TunewrightError, UsageError
+from tunewright import durable, locking
+from tunewright.errors import MachineError, ModelError, StoppedError, TunewrightError, UsageError
 from tunewright.progress import Listener, Phase, Said
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ACTIVE = ("validating", "preparing", "running", "evaluating", "saving")
 
@@ -27,22 +32,44 @@ class Recorder:
     def __init__(self, folder: Path, listener: Listener, *, writes: bool = True) -> None:
         self.folder, self.listener, self.writes = folder, listener, writes
         self.summary: dict[str, Any] = {}
-        self._lock: IO[str] | None = None
+        self.before: dict[str, Any] | None = None  # run.json as a resumed run found it; None in a new one
+        self.trained = False  # whether this process got as far as training
+        self.made_parent = False  # whether the folder of all runs was made for this one
+        self._lock: locking.Lock | None = None
+        self._clock = WallClock()
         self._begin, self._spent_before = time.perf_counter(), 0.0
         if writes:
             self._open()
 
     def _open(self) -> None:
-        try:
+        with durable.storing(self.folder, "run folder can't be written"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder / "lock")
-        except OSError as error:
-            if isinstance(error, TunewrightError):
-                raise
-            raise MachineError(f"run folder can't be written ({error.strerror})", where=str(self.folder)) from None
-        if (self.folder / "run.json").exists():
-            self.summary = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-            self._spent_before = self.summary.get("seconds", 0.0)
+            self._lock = locking.hold(self.folder / "lock")
+            if self._lock is not None:
+                self._lock.sign()
+        if self._lock is None:
+            raise UsageError(
+                f"the run is in use by {locking.owner(self.folder / 'lock')}; "
+                "stop that process or choose another --name",
+                where=str(self.folder),
+            )
+        try:
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        """What an earlier process wrote, and what a kill left halfway."""
+        path = self.folder / "run.json"
+        if not path.exists():
+            return
+        self.summary = read_json_object(path)
+        self.before = dict(self.summary)
+        self._spent_before = _number(self.summary.get("seconds"))
+        with durable.storing(self.folder, "run folder can't be written"):
+            durable.remove_leftovers(self.folder)
+            durable.remove_leftovers(self.folder / "predictions")
 
     @property
     def seconds(self) -> float:
@@ -54,11 +81,20 @@ class Recorder:
     def update(self, **fields: Any) -> None:
         """Set fields of run.json and replace it atomically."""
         self.summary |= fields
-        if self.writes:
-            write_atomically(self.folder / "run.json", json.dumps(self.summary, indent=1, ensure_ascii=False))
+        if self.writes and fields.get("state", ACTIVE[0]) not in ACTIVE:
+            self._settle()
+        self.write("run.json", json.dumps(self.summary, indent=1, ensure_ascii=False))
+
+    def _settle(self) -> None:
+        """Rows are on the disk before a word that nobody will check again."""
+        for name in ("metrics.jsonl", "samples.jsonl", "events.jsonl"):
+            if (path := self.folder / name).exists():
+                with durable.storing(path):
+                    durable.sync_file(path)
 
     def state(self, state: str, phase: str | None = None) -> None:
         """Enter a state; `phase` is what a person sees."""
+        self.trained = self.trained or state == "running"
         self.update(state=state)
         self.event("state", state)
         if phase:
@@ -90,12 +126,29 @@ class Recorder:
     def write(self, name: str, text: str) -> None:
         """A whole file of the folder, replaced atomically."""
         if self.writes:
+            self._refuse_to_write_elsewhere()
             write_atomically(self.folder / name, text)
 
     def write_rows(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
         """A whole JSONL file, replaced atomically."""
         if self.writes:
+            self._refuse_to_write_elsewhere()
             write_atomically(self.folder / name, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """A whole safetensors file, replaced atomically."""
+        if self.writes:
+            self._refuse_to_write_elsewhere()
+            with durable.storing(self.folder / name):
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                durable.write_tensors(self.folder / name, tensors)
+
+    def _refuse_to_write_elsewhere(self) -> None:
+        """A folder that was removed must not come back with half its files, nor another run's be written into."""
+        if self._lock is not None and not self._lock.guards(self.folder / "lock"):
+            raise MachineError(
+                "the run's folder was removed or moved while it ran; start a new run", where=str(self.folder)
+            )
 
     def drop_rows_after(self, step: int, evaluated_step: int) -> None:
         """On resume: rows that the checkpoint doesn't know of go, so that the files equal an uninterrupted run's."""
@@ -107,11 +160,11 @@ class Recorder:
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         if not self.writes:
             return
-        try:
-            with (self.folder / name).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise MachineError(f"can't be written ({error.strerror})", where=str(self.folder / name)) from None
+        self._refuse_to_write_elsewhere()
+        with durable.storing(self.folder / name):
+            durable.append_line(self.folder / name, json.dumps(row, ensure_ascii=False))
+        if behind := self._clock.went_back():
+            self.say(clock_words(behind, "while the run was going"), "warning")
 
     @contextmanager
     def recording(self) -> Generator[None]:
@@ -133,20 +186,48 @@ class Recorder:
         finally:
             self.close()
 
+    @contextmanager
+    def closing_on_failure(self) -> Generator[None]:
+        """For the start of a new run, before `recording`: no folder stays behind, and no lock."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self.discard()
+            self.close()
+            raise
+
     def close(self) -> None:
         """Leave the folder to others."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def _end(self, state: str, error: TunewrightError) -> None:
-        body = {"code": error.code, "message": str(error), "param": error.field}
-        if not self.folder.is_dir():
+        """Write down how it ended; a run that failed before it learnt anything leaves things as they were."""
+        if self.summary.get("state") == "succeeded":
             return
+        refused = state == "failed" and error.code != "bug" and not self.trained
         try:
+            if refused and self.before is None:
+                self.discard()
+                return
+            if refused and self.before is not None:
+                self.summary, then = dict(self.before), self.before.get("state")
+                state = "interrupted" if then in ACTIVE or not isinstance(then, str) else then
+            body = {"code": error.code, "message": str(error), "param": error.field}
             self.update(state=state, error=body, finished=now(), seconds=self.seconds)
             self.event("ended", str(error), "error")
         except OSError:
             self.writes = False  # the disk is full or gone; the error itself is still raised
+
+    def discard(self) -> None:
+        """Remove the folder: there is nothing in it that the error doesn't say."""
+        if self.writes and self._lock is not None and self._lock.guards(self.folder / "lock"):
+            durable.remove_folder(self.folder)
+            if self.made_parent:
+                with suppress(OSError):  # another run may be there by now
+                    self.folder.parent.rmdir()
+        self.writes = False
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -188,14 +269,24 @@ def now() -> str:
 
 def write_atomically(path: Path, text: str | Iterator[str]) -> None:
     """The whole file or the old one, never half. Raises MachineError."""
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
+    with durable.storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines([text] if isinstance(text, str) else text)
-        temporary.replace(path)
-    except OSError as error:
-        raise MachineError(f"can't be written ({error.strerror})", where=str(path)) from None
+        durable.write_text(path, text)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold an object. Raises ModelError."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name} can't be read ({durable.reason(error)})", where=str(path.parent)) from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path.name} isn't an object", where=str(path.parent))
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e12 else 0.0
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -206,30 +297,32 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 yield row
 
 
-def _locked(path: Path) -> IO[str]:
-    """Hold the folder for this process; another one is refused by name."""
-    import fcntl
+class WallClock:
+    """Notices when the time of day goes back; nothing but the times that people read depends on it."""
 
-    stream = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.seek(0)
-        owner = stream.read().strip() or "another process"
-        stream.close()
-        raise UsageError(
-            f"the run is in use by {owner}; stop that process or choose another --name", where=str(path.parent)
-        ) from None
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-    stream.flush()
-    return stream
+    def __init__(self) -> None:
+        self._wall, self._steady = time.time(), time.monotonic()
+
+    def went_back(self, tolerance_seconds: float = 2.0) -> float:
+        """Seconds it went back since it was last asked, 0 if it didn't."""
+        wall, steady = time.time(), time.monotonic()
+        behind = (steady - self._steady) - (wall - self._wall)
+        self._wall, self._steady = wall, steady
+        return behind if behind > tolerance_seconds else 0.0
+
+
+def clock_words(seconds: float, when: str) -> str:
+    """The sentence about a clock that went back."""
+    return (
+        f"the clock went back by {seconds:,.0f} seconds {when}: times written before and after can't be compared, "
+        "and `latest` goes by them; nothing else does"
+    )
 
 
 class Stopwatch:

@@ -7,9 +7,6 @@ a run; `RUN:best` and `RUN:step-400` name a checkpoint of it.
 from __future__ import annotations
 
 import html
-import json
-import os
-import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewright import durable, locking
 from tunewright.errors import ModelError, UsageError, did_you_mean
-from tunewright.recording import ACTIVE, read_jsonl
+from tunewright.recording import ACTIVE, read_json_object, read_jsonl
+from tunewright.scanning.files import scan_run
 
 if TYPE_CHECKING:
     from tunewright.serving.predict import Prediction, Predictor
@@ -30,6 +29,9 @@ class RunRef:
 
     folder: Path
     checkpoint: str | None = None  # None: the final model; "best" or "step-400"
+
+    def __post_init__(self) -> None:
+        scan_run(self.folder)  # before anything in it is read or written; it may be a stranger's
 
     @property
     def model_folder(self) -> Path:
@@ -82,7 +84,7 @@ def find_run(name: str | Path, runs: Path = Path("runs")) -> RunRef:
     direct = Path(text)
     if (direct / "run.json").is_file():
         return RunRef(direct, checkpoint)
-    names = sorted(p.parent.name for p in runs.glob("*/run.json")) if runs.is_dir() else []
+    names = sorted(folder.name for folder in run_folders(runs))
     if text == "latest":
         if not names:
             raise UsageError(f"no runs in {runs} yet; start one with: tunewright train reviews.jsonl")
@@ -95,6 +97,11 @@ def find_run(name: str | Path, runs: Path = Path("runs")) -> RunRef:
         shown = ", ".join(matches[:5])
         raise UsageError(f'"{text}" could be {shown}{" …" if len(matches) > 5 else ""}; write more of the name')
     raise UsageError(f'no run "{text}" in {runs}.{did_you_mean(text, [*names, *_plain_names(names)])}')
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """Folders of runs; one that is half removed has a name that starts with a dot."""
+    return [p.parent for p in runs.glob("*/run.json") if not p.parent.name.startswith(".")] if runs.is_dir() else []
 
 
 def _checkpoint(text: str) -> tuple[str, str | None]:
@@ -115,49 +122,41 @@ def _created(folder: Path) -> tuple[str, str]:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """run.json, with the truth about a process that is gone. Raises ModelError if it can't be read."""
-    try:
-        summary = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"run.json can't be read ({error})", where=str(folder)) from None
-    if not isinstance(summary, dict):
-        raise ModelError("run.json isn't an object", where=str(folder))
-    if summary.get("state") in ACTIVE and not _alive(summary):
+    from tunewright.summaries import checked  # pydantic, which `--help` does without
+
+    summary = checked(read_json_object(folder / "run.json"), folder)
+    if summary.get("state") in ACTIVE and not is_alive(folder, summary):
         summary["state"] = "interrupted"
     return summary
 
 
-def _alive(summary: dict[str, Any]) -> bool:
-    """Whether the process of a run still exists, as far as this machine can know."""
-    if summary.get("host") != socket.gethostname():
-        return True
-    pid = summary.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def is_alive(folder: Path, summary: dict[str, Any]) -> bool:
+    """Whether a process still writes the run: it holds the lock. A process number could be another's by now."""
+    # Locks of another machine may not be seen through a network file system, so its word is taken.
+    return locking.is_held(folder / "lock") or summary.get("host") != socket.gethostname()
 
 
 def list_runs(runs: Path = Path("runs")) -> list[dict[str, Any]]:
     """run.json of every run, oldest first; a damaged one shows its state as `unreadable`."""
     rows = []
-    for path in runs.glob("*/run.json") if runs.is_dir() else ():
+    for folder in run_folders(runs):
         try:
-            rows.append(read_summary(path.parent))
+            rows.append(read_summary(folder))
         except ModelError as error:
-            rows.append({"id": path.parent.name, "state": "unreadable", "error": {"message": str(error)}})
+            rows.append({"id": folder.name, "state": "unreadable", "error": {"message": str(error)}})
     return sorted(rows, key=lambda row: (row.get("created") or "", row.get("id") or ""))
 
 
 def remove_run(ref: RunRef) -> None:
-    """Delete a run's folder. Raises UsageError while it is running."""
+    """Delete a run's folder. Raises UsageError while it is running, MachineError if it can't be removed."""
     if read_summary(ref.folder).get("state") in ACTIVE:
         raise UsageError(f"{ref.folder.name} is running; stop it first")
-    shutil.rmtree(ref.folder)
+    with durable.storing(ref.folder, "can't be removed"):
+        held = locking.hold(ref.folder / "lock")  # nobody resumes what is being removed
+        if held is None:
+            raise UsageError(f"{ref.folder.name} is in use by {locking.owner(ref.folder / 'lock')}; stop it first")
+        durable.remove_folder(ref.folder)
+        held.release()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from tunewright import __version__
 from tunewright.data.preparing import ReadData, Tokenized, read, tokenized
@@ -25,9 +24,10 @@ from tunewright.defaults import Facts
 from tunewright.defaults import resolve as decide
 from tunewright.errors import RecipeError, UsageError, did_you_mean
 from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
-from tunewright.learning.checkpoints import Checkpoint, CheckpointStore, load_trainable
+from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
 from tunewright.learning.classification import Classification, balanced_weights
 from tunewright.learning.loop import FitPlan, FitState
+from tunewright.learning.tensors import load_trainable
 from tunewright.models.boundary import BoundaryCache, build, size_bytes
 from tunewright.models.forward import Forward
 from tunewright.models.heads import head_modules
@@ -188,14 +188,14 @@ def choose_trainable(
 ) -> Trained:
     """What learns, how it runs, and what it minimises."""
     spec = recipe.trainable
-    assert spec.rank != "auto" and spec.alpha != "auto"
+    rank, alpha = (0 if value == "auto" else value for value in (spec.rank, spec.alpha))  # auto: no adapters, no rank
     with quiet():
         trainable = choose(
             base.loaded.model,
-            TrainableSpec(spec.method, spec.rank, spec.alpha, spec.dropout, spec.targets, spec.last_layers),
+            TrainableSpec(spec.method, int(rank), alpha, spec.dropout, spec.targets, spec.last_layers),
             base.head,
         )
-    forward = Forward.checked(trainable.model)
+    forward = Forward.checked(trainable.model.to(runtime.device))
     forward.compute_in(runtime.precision)
     for sentence in forward.notes:
         recorder.say(sentence)
@@ -282,10 +282,11 @@ def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder
 
 def identity(recipe: Recipe, data: ReadData, base: Base, caches: Caches, runtime: Runtime) -> dict[str, Any]:
     """What a resumed run must share with the checkpoint it continues."""
-    body = recipe.model_dump(mode="json", exclude={"name": True, "training": {"micro_batch_tokens", "threads"}})
+    elsewhere = {"micro_batch_tokens", "threads", "device", "precision"}  # named below, or decided anew
+    body = recipe.model_dump(mode="json", exclude={"name": True, "training": elsewhere})
     body["data"] = {k: v for k, v in body["data"].items() if k not in ("train", "validation")}
     return {
-        "recipe": hashlib.sha256(repr(body).encode()).hexdigest(),
+        "recipe": body,
         "data": data.fingerprint,
         "base": base.fingerprint,
         "boundary": caches.fingerprint,
@@ -293,8 +294,15 @@ def identity(recipe: Recipe, data: ReadData, base: Base, caches: Caches, runtime
         "threads": runtime.threads,
         "device": runtime.device,
         "precision": runtime.precision,
+        "processor": _processor(runtime.device),
         **versions(),
     }
+
+
+def _processor(device: str) -> str:
+    """What rounds: the instructions that torch uses, or the name of the GPU."""
+    on_gpu = device == "cuda" and torch.cuda.is_available()
+    return torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
 
 
 def versions() -> dict[str, str]:
@@ -310,25 +318,31 @@ def checkpoints(
     runtime: Runtime,
     recorder: Recorder,
     resuming: bool,
+    force: bool = False,
 ) -> tuple[CheckpointStore, Checkpoint | None]:
-    """The run's checkpoints, and the one to continue from."""
+    """The run's checkpoints, and the one to continue from. `force` accepts differences that only move last bits."""
     store = CheckpointStore(
         recorder.folder / "checkpoints",
         identity(recipe, data, base, caches, runtime),
         recipe.training.keep_checkpoints,
+        beside=(recorder.folder / "metrics.jsonl", recorder.folder / "samples.jsonl"),
     )
     if not resuming:
         return store, None
+    if recorder.writes:
+        store.tidy()
+    runtime.barrier()
     found, said = store.newest()
-    for sentence in said:
-        recorder.say(sentence, "warning")
     if found is None:
         recorder.say("no complete checkpoint: starting again from the base model")
         recorder.drop_rows_after(-1, -1)
         return store, None
-    store.check_identity(found)
+    for sentence in [*said, *store.check_identity(found, force=force)]:
+        recorder.say(sentence, "warning")
     recorder.say(f"resumed at step {found.step}")
-    recorder.drop_rows_after(found.step, found.state["fit"]["evaluated_step"])
+    recorder.drop_rows_after(found.step, found.fit(FitState).evaluated_step)
+    if recorder.writes:
+        store.remove_after(found.step)
     runtime.barrier()
     return store, found
 
@@ -352,7 +366,8 @@ def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: T
     if not recorder.writes:
         return 0
     assert isinstance(recipe.data.max_length, int)
-    save_file(dict(base.untrained), recorder.folder / "untrained.safetensors")
+    probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
+    recorder.write_tensors("untrained.safetensors", base.untrained)
     saved = save_model(
         trained.model,
         base.loaded.tokenizer,
@@ -361,7 +376,6 @@ def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: T
         labels=data.labels,
         max_length=recipe.data.max_length,
         truncate=recipe.data.truncate,
+        check=lambda written: verify_saved(trained.forward, written, probe),
     )
-    probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
-    verify_saved(trained.forward, recorder.folder / "model", probe)
     return saved.bytes

@@ -28,7 +28,7 @@ def calls(runs, monkeypatch) -> list[dict]:
     """Stands for the pipeline: remembers how it was called, tells the events, returns the finished run."""
     made: list[dict] = []
 
-    def fine_tune(recipe, *, runs, resume, listener):
+    def fine_tune(recipe, *, runs, resume, listener, force=False):
         made.append({"recipe": recipe, "runs": runs, "resume": resume})
         for event in EVENTS:
             listener(event)

@@ -15,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from tests.cli.finished_run import EVENTS
+from tunewright.cli import output
 from tunewright.cli.output import ASCII_MARKS, Marks
 from tunewright.cli.plain import PlainLines
 from tunewright.cli.screen import Screen
-from tunewright.progress import Header, Phase, Stepped
+from tunewright.progress import Header, Phase, Said, Stepped
 
 PLAIN = """\
 reading the data ...
@@ -219,3 +220,28 @@ def test_no_color_keeps_the_bar_and_drops_the_colour():
     text = on_a_terminal(NO_COLOR="1")
     assert "\x1b[?25h" in text
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text)
+
+
+class _DumbTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_sentences_wrap_between_words_on_a_plain_terminal_and_nowhere_else():
+    warning = Said(
+        "reviews.jsonl: 12 rows (8.3 %) with a text seen before; data.duplicates: drop leaves them out", "warning"
+    )
+    terminal, file = _DumbTerminal(), io.StringIO()
+    for stream in (terminal, file):
+        PlainLines(stream)(warning)
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) == 2 and all(len(line) <= 80 for line in lines)
+    assert lines[1].startswith("  ") and " ".join(" ".join(lines).split()) == file.getvalue().strip()
+    assert len(file.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["short", " " + "word " * 40, "   * " + "a/very/long/path" * 9, "数据" * 60])
+def test_wrapped_lines_lose_nothing(text):
+    lines = output.wrapped(text.rstrip(), 40)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(len(line) <= 40 or " " not in line.strip() for line in lines)

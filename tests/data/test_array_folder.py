@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.data.test_tokenizing import dataset, folders
 from tests.data.tiny_tokenizers import TEXTS, ListSource
+from tests.faults import failing, passed
+from tunewright import locking
 from tunewright.data import array_folder
 from tunewright.data.examples import Row
 from tunewright.errors import DataError, MachineError
@@ -58,13 +58,19 @@ def test_nothing_is_left_when_building_fails(tmp_path: Path) -> None:
 
 
 def test_a_killed_start_is_cleaned_up_and_a_living_one_is_not(tmp_path: Path) -> None:
-    dead = tmp_path / f".building-{socket.gethostname()}-{2**22 + 5}-abcd1234"  # above any process number
-    alive = tmp_path / f".building-{socket.gethostname()}-{os.getpid()}-abcd1234"
-    elsewhere = tmp_path / ".building-another-machine-5-abcd1234"
-    for folder in (dead, alive, elsewhere):
-        folder.mkdir()
-    dataset(tmp_path)
-    assert not dead.exists() and alive.exists() and elsewhere.exists()
+    """A killed start holds no lock; its process number may be another's by now, and isn't asked."""
+    cache = tmp_path / "cache"
+    dead, alive = cache / ".building-1", cache / ".building-2"
+    for folder in (dead, alive):
+        folder.mkdir(parents=True)
+        (folder / "input_ids.bin").write_bytes(b"half")
+    lock = locking.hold(alive)
+    assert lock is not None
+    dataset(cache)
+    assert not dead.exists() and alive.exists()
+    lock.release()
+    array_folder._remove_abandoned(cache)
+    assert not alive.exists()
 
 
 def test_two_starts_at_once_agree(tmp_path: Path) -> None:
@@ -83,10 +89,15 @@ def test_two_starts_at_once_agree(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(array_folder, "_sync", full)
-    with pytest.raises(MachineError, match="can't write here: No space left on device"):
-        dataset(tmp_path)
-    assert folders(tmp_path) == []
+    points = passed(monkeypatch, lambda: dataset(tmp_path / "once"))
+    assert any(point.endswith("input_ids.bin") for point in points)
+    for number in range(len(points)):
+        cache = tmp_path / str(number)
+        with failing(monkeypatch, number, OSError(28, "No space left on device")), contextlib.suppress(MachineError):
+            dataset(cache)
+        assert len(dataset(cache)) == len(TEXTS) and len(folders(cache)) == 1, points[number]
+    sync = next(i for i, point in enumerate(points) if point.startswith("before sync"))
+    words = r"can't be written \(No space left on device\); make room, or name another folder with TUNEWRIGHT_CACHE"
+    with failing(monkeypatch, sync, OSError(28, "No space left on device")), pytest.raises(MachineError, match=words):
+        dataset(tmp_path / "full")
+    assert folders(tmp_path / "full") == []

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tunewright.data.splitting import first_of_each, leaks, split
+from tunewright.data.splitting import _shuffled_ranks, first_of_each, leaks, split
 from tunewright.errors import DataError
 
 
@@ -115,3 +115,34 @@ def test_leaks_and_duplicates() -> None:
     assert leaks(hashes(1, 2, 3), hashes(4, 3, 1, 3)).tolist() == [1, 2, 3]
     assert leaks(hashes(1), hashes(2)).tolist() == []
     assert first_of_each(hashes(5, 4, 5, 3, 4)).tolist() == [0, 1, 3]
+
+
+def test_a_text_that_comes_twice_may_be_held_out_like_any_other() -> None:
+    """Putting every repeated text last would leave validation without what is frequent."""
+    texts = np.repeat(np.arange(60), 2)
+    texts = hashes(*texts, *range(100, 160))
+    twice = [np.isin(split(np.zeros(180, np.int32), texts, 0.2, seed)[1], np.arange(120)).mean() for seed in range(10)]
+    assert 0.5 < np.mean(twice) < 0.8  # two rows in three are of such texts
+
+
+def test_a_text_one_row_too_large_for_its_share_is_not_held_out() -> None:
+    texts = hashes(1, 1, 1, *range(10, 27))
+    for seed in range(20):
+        train, validation = split(np.zeros(20, np.int32), texts, 0.1, seed)
+        assert len(validation) == 2 and {0, 1, 2} <= set(train.tolist())
+
+
+def test_rows_left_over_go_to_the_first_classes() -> None:
+    """Equal remainders: an unstable sort would choose by processor."""
+    keys = np.repeat(np.arange(40), 14).astype(np.int32)
+    _, validation = split(keys, distinct(560), 0.1, 0)
+    assert np.bincount(keys[validation]).tolist() == [2] * 16 + [1] * 24
+
+
+def test_texts_are_shuffled_by_splitmix64() -> None:
+    """Its first three numbers, as published; a side that changed with a version would leak what was held out."""
+    assert _shuffled_ranks(hashes(0, 1, 2), seed=0).tolist() == [
+        0xE220A8397B1DCDAF,
+        0x6E789E6AA1B965F4,
+        0x06C45D188009454F,
+    ]

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
+from tests.faults import failing, passed
 from tunewright.errors import MachineError, ModelError, UsageError
-from tunewright.learning import checkpoints as module
 from tunewright.learning.checkpoints import CheckpointStore, verify
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
@@ -45,42 +45,143 @@ def test_a_damaged_file_sends_resume_to_the_one_before(store, name, damage):
         file.write_bytes(content[:-3] if damage == "truncate" else b"")
     checkpoint, said = store.newest()
     assert checkpoint.step == 1
-    assert len(said) == 1 and "step-000002" in said[0] and "using the one before" in said[0]
+    assert (
+        len(said) == 1 and "step-000002: checkpoint is damaged" in said[0] and said[0].endswith("using step 1 instead")
+    )
+    assert name in said[0]  # which file it is
+    store.remove_after(1)
+    assert store.steps() == [1]
 
 
-def test_nothing_left_is_no_checkpoint(store):
+def test_where_none_can_be_trusted_a_person_decides(store):
     for step in (1, 2):
         (store.folder / f"step-{step:06d}" / "manifest.json").unlink()
-    checkpoint, said = store.newest()
-    assert checkpoint is None and len(said) == 2
+    with pytest.raises(ModelError, match=r"no checkpoint can be trusted, the newest because: .*step-000002") as caught:
+        store.newest()
+    assert "manifest.json is missing" in str(caught.value) and "remove this folder" in str(caught.value)
     with pytest.raises(ModelError, match="damaged"):
         verify(store.folder / "step-000001")
 
 
-def test_a_half_written_one_is_not_seen(store):
+def test_where_there_never_was_one_nothing_is_said(tmp_path):
+    assert CheckpointStore(tmp_path / "none", {}).newest() == (None, [])
+
+
+def test_damaged_ones_do_not_push_out_good_ones(store):
+    """They are removed on resume: the newest two by name would be both of them, and the good ones pruned."""
+    for step in (3, 4):
+        store.save(step, {"w": torch.zeros(1)}, {}, {})
+        (store.folder / f"step-{step:06d}" / "state.json").write_text("{}")
+    found, _ = store.newest()
+    store.remove_after(found.step)
+    store.save(3, {"w": torch.zeros(1)}, {}, {})
+    store.prune(None)
+    assert store.steps() == [2, 3] and store.newest()[0].step == 3
+
+
+def test_one_that_names_a_damaged_best_is_passed_over(store):
+    """Its best weights are to become the model; from the one before, the best is found again."""
+    store.save(3, {"w": torch.zeros(1)}, {}, {"fit": {"best_step": 2}})
+    assert store.newest()[0].step == 3
+    (store.folder / "step-000002" / "weights.safetensors").write_bytes(b"torn")
+    found, said = store.newest()
+    assert found.step == 1 and len(said) == 2
+
+
+def test_a_half_written_one_is_not_seen_and_swept_away(store):
     shutil.copytree(store.folder / "step-000002", store.folder / ".writing-step-000003")
+    shutil.copytree(store.folder / "step-000002", store.folder / ".removed-step-000000")
     assert store.newest()[0].step == 2
+    store.tidy()
+    assert sorted(p.name for p in store.folder.iterdir()) == ["step-000001", "step-000002"]
 
 
-@pytest.mark.parametrize("call", range(8))
-def test_a_disk_that_fills_up_leaves_the_last_one_whole(store, monkeypatch, call):
-    """ENOSPC at each fsync in turn."""
-    calls = iter(range(100))
-    real = module._fsync
+def test_a_kill_between_the_two_renames_of_a_replacement_costs_nothing(store):
+    (store.folder / "step-000002").rename(store.folder / ".replaced-step-000002")
+    store.tidy()
+    assert store.newest()[0].step == 2 and store.steps() == [1, 2]
 
-    def full(path):
-        if next(calls) == call:
-            raise OSError(28, "No space left on device")
-        real(path)
 
-    monkeypatch.setattr(module, "_fsync", full)
-    try:
-        store.save(3, {"w": torch.zeros(3)}, {}, {})
-    except MachineError as error:
-        assert "No space left on device" in str(error) and error.exit_code == 5
-    checkpoint, _ = store.newest()
-    assert checkpoint.step in (2, 3)
-    assert not [p for p in store.folder.iterdir() if p.name.startswith(".writing")]
+ENOSPC = OSError(28, "No space left on device")
+
+
+def save(store, step):
+    return store.save(step, {"w": torch.zeros(3)}, {"exp_avg/w": torch.ones(3)}, {})
+
+
+@pytest.mark.parametrize("step", [2, 3], ids=["in place of one", "a new one"])
+def test_a_failure_at_any_point_leaves_one_whole(store, monkeypatch, step):
+    """ENOSPC before and after each write, sync, rename and removal in turn."""
+    points = passed(monkeypatch, lambda: save(store, step))
+    assert len(points) > 30 and any("rename" in point for point in points)
+    for number, point in enumerate(points):
+        shutil.rmtree(store.folder / "step-000003", ignore_errors=True)
+        with failing(monkeypatch, number, ENOSPC) as struck:
+            try:
+                save(store, step)
+            except (MachineError, OSError) as error:
+                if not point.startswith(("begin", "end")):
+                    assert isinstance(error, MachineError) and error.exit_code == 5, point
+                    assert "(No space left on device); the one of step " in str(error), point
+        assert struck, point
+        store.tidy()
+        assert store.newest()[0].step in (1, 2, 3) and not store.newest()[1], point
+        assert not list(store.folder.glob(".*")), point
+    save(store, step)
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_that_knows_of_them(store, tmp_path, monkeypatch):
+    rows = tmp_path / "metrics.jsonl"
+    rows.write_text("{}\n")
+    beside = CheckpointStore(store.folder, {}, beside=(rows, tmp_path / "none.jsonl"))
+    points = passed(monkeypatch, lambda: save(beside, 3))
+    place = next(
+        i for i, point in enumerate(points) if point.startswith("before rename") and point.endswith("step-000003")
+    )
+    assert f"after sync {rows}" in points[:place]
+
+
+def test_every_file_is_on_the_disk_before_the_name(store, monkeypatch):
+    points = passed(monkeypatch, lambda: save(store, 3))
+    place = next(
+        i for i, point in enumerate(points) if point.startswith("before rename") and point.endswith("step-000003")
+    )
+    for name in FILES:
+        writing = store.folder / ".writing-step-000003"
+        order = [f"after write {writing}/.{name}.writing", f"after sync {writing}/.{name}.writing",
+                 f"after rename {writing}/.{name}.writing to {writing}/{name}"]  # fmt: skip
+        assert [points.index(point) for point in order] == sorted(points.index(point) for point in order)
+        assert points.index(order[-1]) < place
+    assert points[place + 1 :].count(f"after sync {store.folder}") == 1
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ({"version": 1, "step": 2}, "has format 1, this tunewright reads 2"),
+        ({"version": 2, "step": 3}, "isn't that of step 2"),
+        ([], "isn't that of step 2"),
+        ("[" * 100_000, "is no JSON"),
+        ("\xff", "is no JSON"),
+    ],
+)
+def test_a_state_of_another_kind_is_one_sentence(store, body, words):
+    """With a manifest that fits it: written by another version, or by someone with a grudge."""
+    from tunewright.learning.checkpoints import _entry
+
+    path = store.folder / "step-000002"
+    text = body if isinstance(body, str) else json.dumps(body)
+    (path / "state.json").write_bytes(text.encode("latin-1"))
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"state.json": _entry(path / "state.json")}))
+    with pytest.raises(ModelError, match=words):
+        store.load(2)
+
+
+def test_the_folder_of_a_run_that_was_removed_is_not_made_again(tmp_path):
+    with pytest.raises(MachineError, match="was removed or moved while it ran"):
+        save(CheckpointStore(tmp_path / "run" / "checkpoints", {}), 1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_pruning_keeps_newest_and_best(store):
@@ -98,9 +199,12 @@ def test_saving_a_step_again_replaces_it(store):
 
 def test_another_identity_is_refused_by_name(store):
     other = CheckpointStore(store.folder, {"recipe": "a", "threads": 4})
-    with pytest.raises(UsageError, match="threads was 2 and is now 4"):
+    with pytest.raises(UsageError, match="threads was 2 and is now 4") as caught:
         other.check_identity(store.newest()[0])
-    store.check_identity(store.newest()[0])
+    assert "--resume --force" in str(caught.value) and caught.value.field == "threads"
+    [said] = other.check_identity(store.newest()[0], force=True)
+    assert "threads was 2 and is now 4" in said and "not the same bytes" in said
+    assert store.check_identity(store.newest()[0]) == []
 
 
 def test_a_manifest_that_lists_other_files_is_not_believed(store):

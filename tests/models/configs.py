@@ -66,6 +66,19 @@ def build(kind: str) -> Any:
     return model.train()
 
 
+WRITERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+
+
+def build_writer(kind: str) -> Any:
+    """A language model of this kind, in training mode, every weight moved off its initial value."""
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(DESCRIBED[kind]())
+    for parameter in model.parameters():
+        parameter.data += torch.randn_like(parameter) * 0.1
+    without_dropout(model)
+    return model.train()
+
+
 def without_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

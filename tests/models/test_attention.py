@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tunewright.models.attention import NAME, linear_weight, packed_attention, packed_attention_in, pooled_attention
+from tunewright.models.attention import (
+    NAME,
+    _products_are_faster,
+    _window_mask,
+    linear_weight,
+    packed_attention,
+    packed_attention_in,
+    pooled_attention,
+)
 
 LENGTHS = (3, 5, 5, 2)
 
@@ -100,3 +108,117 @@ def test_an_adapter_that_is_not_linear_takes_the_long_way():
     assert linear_weight(adapted(lora_dropout=0.5).train()) is None
     assert linear_weight(adapted(lora_dropout=0.0).train()) is not None
     assert linear_weight(adapted(use_dora=True)) is None
+
+
+def plain(q, k, v, scaling, causal=False):
+    """Softmax attention in double precision, text by text."""
+    scores = q.double() @ k.double().transpose(-1, -2) * scaling
+    return (scores.masked_fill(~block_mask(causal, None), float("-inf")).softmax(-1) @ v.double()).transpose(1, 2)
+
+
+@pytest.mark.parametrize("softcap", [None, 1e6])  # so high that it caps nothing
+@pytest.mark.parametrize("causal", [False, True])
+def test_scaling_is_by_width_where_the_model_names_none(softcap, causal):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (states(2, generator) for _ in range(3))
+    module = types.SimpleNamespace(is_causal=causal)
+    found, _ = packed_attention(module, q, k, v, None, sequence_lengths=LENGTHS, softcap=softcap)
+    torch.testing.assert_close(found.double(), plain(q, k, v, 8**-0.5, causal), atol=1e-4, rtol=1e-4)
+
+
+def test_a_module_that_does_not_say_sees_both_ways():
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (states(2, generator) for _ in range(3))
+    found, _ = packed_attention(types.SimpleNamespace(), q, k, v, None, sequence_lengths=LENGTHS)
+    torch.testing.assert_close(found.double(), plain(q, k, v, 8**-0.5), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_bf16_on_a_processor_is_the_same_attention(causal, window, scaling):
+    """It takes another road there: two products and a softmax."""
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = (states(2, generator).bfloat16() for _ in range(3))
+    module = types.SimpleNamespace(is_causal=causal)
+    found, _ = packed_attention(module, q, k, v, None, sequence_lengths=LENGTHS, scaling=scaling, sliding_window=window)
+    scores = q.double() @ k.double().transpose(-1, -2) * (scaling or 8**-0.5)
+    scores = scores.masked_fill(~block_mask(causal, window), float("-inf"))
+    expected = (scores.softmax(-1) @ v.double()).transpose(1, 2)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "products"),
+    [(torch.float32, 8, False), (torch.bfloat16, 8, True), (torch.bfloat16, 1024, True), (torch.bfloat16, 1025, False)],
+)
+def test_which_road_is_taken(dtype, length, products):
+    """Past 1,024 tokens the products would hold a square too many."""
+    assert _products_are_faster(torch.zeros(1, 1, length, 1, dtype=dtype)) is products
+    assert not _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=torch.bfloat16, device="meta"))
+
+
+@pytest.mark.parametrize("softcap", [None, 30.0])
+def test_dropout_drops_weights_and_keeps_their_sum_in_the_mean(softcap):
+    """Values of one everywhere: without dropout every output is one; with it, one on average."""
+    ones = torch.ones(1, 2, 400, 4)
+    q = k = torch.zeros_like(ones)
+    attend = dict(sequence_lengths=(200, 200), softcap=softcap)
+    whole, _ = packed_attention(types.SimpleNamespace(), q, k, ones, None, **attend)
+    torch.testing.assert_close(whole, torch.ones_like(whole))
+    torch.manual_seed(0)
+    dropped, _ = packed_attention(types.SimpleNamespace(), q, k, ones, None, dropout=0.5, **attend)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert dropped.std().item() == pytest.approx(200**-0.5, rel=0.15)
+
+
+def test_a_window_as_wide_as_the_text_needs_no_mask():
+    assert _window_mask(4, 4, True, torch.device("cpu")) is None
+    assert _window_mask(4, 3, True, torch.device("cpu")).int().tolist() == [
+        [1, 0, 0, 0],
+        [1, 1, 0, 0],
+        [1, 1, 1, 0],
+        [0, 1, 1, 1],
+    ]
+    assert _window_mask(3, 1, False, torch.device("cpu")).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def project(bias=True):
+    torch.manual_seed(3)
+    return nn.Linear(16, 16, bias=bias), nn.Linear(16, 16, bias=bias), torch.randn(sum(LENGTHS), 16), torch.randn(4, 16)
+
+
+def test_projections_that_are_not_linear_are_computed():
+    """The same numbers on both roads: keys alone, values alone, both."""
+    key, value, hidden, query = project()
+    arguments = dict(head_width=4, scaling=0.5)
+    short = pooled_attention(query, hidden, LENGTHS, key, value, **arguments)
+    long_key, long_value = nn.Sequential(key), nn.Sequential(value)
+    for k, v in ((long_key, value), (key, long_value), (long_key, long_value)):
+        torch.testing.assert_close(
+            pooled_attention(query, hidden, LENGTHS, k, v, **arguments), short, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_one_token_drops_attention_as_the_whole_would():
+    """With dropout, weights no longer sum to one, so the values' bias must be weighted too."""
+    key, value, _, _ = project()
+    nn.init.zeros_(key.weight), nn.init.zeros_(value.weight)
+    nn.init.ones_(value.bias)
+    hidden, query = torch.randn(400, 16), torch.randn(2, 16)
+    torch.manual_seed(0)
+    found = pooled_attention(query, hidden, (200, 200), key, value, head_width=4, scaling=0.5, dropout=0.5)
+    kept = found / (2 / 200)  # of 200 equal weights, those that were kept
+    torch.testing.assert_close(kept, kept.round(), atol=1e-3, rtol=0)
+    assert kept.min() > 70 and kept.max() < 130 and kept.unique().numel() > 1
+
+
+def test_one_token_is_computed_in_fp32_whatever_is_around_it():
+    """In bf16 a LoRA update would be rounded away when it is added to its weight."""
+    key, value, hidden, query = project()
+    expected = pooled_attention(query, hidden, LENGTHS, key, value, head_width=4, scaling=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pooled_attention(query, hidden, LENGTHS, key, value, head_width=4, scaling=0.5)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

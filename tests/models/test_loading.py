@@ -299,10 +299,13 @@ def test_a_folders_own_code_is_never_run(tmp_path, monkeypatch):
 
 
 def test_a_config_never_chooses_a_kernel_of_the_hub(tmp_path):
-    """transformers would fetch it, and a kernel is code."""
+    """transformers would fetch it, and a kernel is code; a plain name is left to us."""
     folder = tiny.save("bert", tmp_path / "base")
-    _config(attn_implementation="owner/kernel", _attn_implementation="owner/kernel")(folder)
+    _config(attn_implementation="eager", _attn_implementation="flash_attention_2")(folder)
     assert base_of(folder).model.config._attn_implementation == "sdpa"
+    _config(attn_implementation="owner/kernel")(folder)
+    with pytest.raises(ModelError, match="asks for code that is not ours"):
+        base_of(folder)
 
 
 def test_names_that_lead_nowhere(tmp_path):

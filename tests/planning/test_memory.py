@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 import transformers as hf
 
@@ -38,8 +40,8 @@ def test_weights_are_not_counted():
         def logits(self, texts, boundary):
             return self.weight(torch.ones(texts.num_tokens, 1000))[:1]
 
-    forward = Linear()
-    forward.model = forward
+    linear = Linear()
+    forward = SimpleNamespace(model=linear, logits=linear.logits)
     found = bytes_per_token(forward, Classification("single"), DATA, DATA.lengths)
     assert 4000 <= found < 4100
 
@@ -53,6 +55,18 @@ def test_measuring_draws_nothing_and_leaves_no_gradient():
     bytes_per_token(Forward(model), Classification("single"), DATA, DATA.lengths)
     assert dropouts and torch.equal(state, torch.get_rng_state())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_dropout_counts_even_while_the_model_is_in_evaluation():
+    """Dropout keeps masks, and attention with it keeps squares; a loaded model is in evaluation."""
+    found = []
+    for rate in (0.0, 0.5):
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
+        model = hf.AutoModelForSequenceClassification.from_config(hf.BertConfig(vocab_size=50, **shape, **rates)).eval()
+        found.append(bytes_per_token(Forward(model), Classification("single"), DATA, DATA.lengths))
+        assert not model.training
+    assert found[1] > 1.2 * found[0]
 
 
 def test_budget():

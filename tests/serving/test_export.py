@@ -111,7 +111,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copytree", full)
+    monkeypatch.setattr(module, "copy_model", full)
     with pytest.raises(MachineError, match="No space left"):
         export(model, "merged", tmp_path / "merged")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base-bert", "model"]

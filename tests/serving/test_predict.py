@@ -19,7 +19,7 @@ from tests.models.made import make
 from tunewright.data.examples import Row
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import DataError, MachineError, ModelError, UsageError
-from tunewright.learning.checkpoints import trainable_tensors
+from tunewright.learning.tensors import trainable_tensors
 from tunewright.models.saving import save_model
 from tunewright.serving import writing
 from tunewright.serving.predict import Prediction, Predictor, predict_file

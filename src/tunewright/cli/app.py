@@ -6,6 +6,7 @@ file only puts them together and turns errors into lines and exit codes.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from tunewright.cli import evaluate, output, runs, ship, start, train
+from tunewright.cli import data, doctor, evaluate, output, plan, runs, ship, start, train
 from tunewright.cli.options import example
 from tunewright.errors import TunewrightError, UsageError
 
@@ -62,6 +63,13 @@ def _add(command: Any, panel: str, *examples: str) -> None:
 _add(start.init, _START, "tunewright init reviews --data reviews.csv", "tunewright init")
 _add(start.schema, _START, "tunewright schema --field training.learning_rate")
 _add(start.demo, _START, "tunewright demo")
+_add(doctor.doctor, _START, "tunewright doctor", "tunewright doctor --json")
+_add(
+    plan.plan,
+    _TRAIN,
+    "tunewright plan reviews.jsonl --validation 0.1",
+    "tunewright plan tunewright.yaml -s training.batch_size=32",
+)
 _add(
     train.train,
     _TRAIN,
@@ -80,6 +88,7 @@ _add(evaluate.report, _EVALUATE, "tunewright report latest -o report.html")
 _add(ship.predict, _USE, "tunewright predict latest -i new.jsonl -o predictions.jsonl")
 _add(ship.export, _USE, "tunewright export latest --to merged -o my-model")
 _add(ship.push, _USE, "tunewright push latest you/reviews")
+app.add_typer(data.app, name="data", rich_help_panel=_START, epilog=example("tunewright data check reviews.csv"))
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUNS, epilog=example("tunewright runs ls"))
 
 
@@ -101,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TUNEWRIGHT_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            return _tell(_refused(error), as_json="--json" in given and error.filename is not None)
         return _tell(_bug(error), as_json="--json" in given)
 
 
@@ -155,6 +166,20 @@ def _bug(error: Exception) -> TunewrightError:
     text = " ".join(str(error).split())
     shown = text if len(text) <= 200 else text[:199] + "…"
     return TunewrightError(f"{type(error).__name__}: {shown} (TUNEWRIGHT_DEBUG=1 shows the traceback)")
+
+
+# What no code can be blamed for, wherever it happens.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
+def _refused(error: OSError) -> TunewrightError:
+    """The disk or the system said no; without a name it was the stream that results go to."""
+    from tunewright.errors import MachineError
+
+    if error.filename is None:
+        _close_quietly(sys.stdout)
+    where = str(error.filename) if error.filename is not None else "standard output"
+    return MachineError(f"can't be used ({os.strerror(error.errno or 0)})", where=where)
 
 
 def _prepare() -> None:

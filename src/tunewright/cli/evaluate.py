@@ -68,7 +68,7 @@ def _own_scores(ref: RunRef, summary: Mapping[str, Any]) -> dict[str, Any]:
     data = summary.get("data") or {}
     return {
         "data": data["validation"] if isinstance(data.get("validation"), str) else f"{data.get('train')}, held out",
-        "rows": data.get("validation_rows"),
+        "rows": data.get("validation_rows") or 0,
         "metrics": dict(summary["metrics"]),
         "intervals": dict(summary.get("intervals") or {}),
     }

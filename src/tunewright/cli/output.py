@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -91,11 +92,30 @@ def show(lines: Sequence[str], stream: TextIO | None = None) -> None:
     from rich.text import Text
 
     screen = console(target)
-    for line in lines:
-        text = Text(line.rstrip())
+    for line in (part for whole in lines for part in wrapped(whole.rstrip(), screen.width)):
+        text = Text(line)
         for word, style in _STYLES.items():
             text.highlight_words([f" {word}"], style)
         screen.print(text, soft_wrap=True)
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """A line as several that fit, broken between words; what follows the first stands under its text."""
+    from rich.cells import cell_len
+
+    if cell_len(line) <= columns:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    mark = indent + "  "
+    return textwrap.wrap(line, columns, subsequent_indent=mark, break_long_words=False, break_on_hyphens=False)
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """Columns of the terminal that the stream is, 80 where it doesn't say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
 
 
 def width(stream: TextIO | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from tunewright.cli.output import clock, marks, size, spelt
+from tunewright.cli.output import clock, marks, size, spelt, terminal_columns, wrapped
 from tunewright.progress import Evaluated, Event, Finished, Header, Phase, Said, Stepped
 
 MARKS_PER_RUN = 10
@@ -69,7 +69,10 @@ class PlainLines:
         self._line(f"step {event.step}{of} epoch {event.epoch:.2f} {values} time {clock(event.seconds)}{eta}{best}")
 
     def _line(self, text: str) -> None:
-        self.stream.write(spelt(" ".join(text.split()), self._marks) + "\n")
+        line = spelt(" ".join(text.split()), self._marks)
+        # A plain terminal (TERM=dumb, or a CI that shows one) has an edge; a file has none.
+        lines = wrapped(line, terminal_columns(self.stream)) if self.stream.isatty() else [line]
+        self.stream.write("".join(f"{each}\n" for each in lines))
         self.stream.flush()
 
 

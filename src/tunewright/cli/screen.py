@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunewright.cli.output import Marks, clock, number, size, spelt
+from tunewright.cli.output import Marks, clock, number, size, spelt, wrapped
 from tunewright.cli.tables import EpochRow, epoch_heading, epoch_line, epoch_row
 from tunewright.progress import Evaluated, Event, Finished, Header, Phase, Said, Stepped
 
@@ -112,11 +112,10 @@ class Screen:
             live.start()
 
     def _said(self, event: Said) -> None:
-        message = spelt(event.message, self.marks)
-        if event.level == "warning":
-            self.console.print(f" {self.marks.warning} {message}", style="yellow", markup=False)
-        else:
-            self.console.print(f" {message}", style="dim", markup=False)
+        message, warns = spelt(event.message, self.marks), event.level == "warning"
+        line = f" {self.marks.warning} {message}" if warns else f" {message}"
+        for part in wrapped(line, self.console.width):
+            self.console.print(part, style="yellow" if warns else "dim", markup=False)
 
     def _header(self, event: Header) -> None:
         from rich.panel import Panel

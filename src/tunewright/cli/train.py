@@ -46,12 +46,17 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="[RUN]", help="Continue a stopped run: the latest if none is named.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: go on with other versions, threads or device.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a base model on labelled texts."""
+    if force and resume is None:
+        raise UsageError("--force goes with --resume: it continues a run on other versions, threads or another device")
     flags = {
-        "data.validation": _fraction_or_file(validation),
+        "data.validation": fraction_or_file(validation),
         "model": model,
         "task": task,
         "data.text": text,
@@ -60,7 +65,7 @@ def train(
     }
     given = [override(key, value) for key, value in flags.items() if value is not None]
     recipe = _recipe(subject, [*given, *(overrides or [])], resume, runs)
-    run_recipe(recipe, runs, resume=resume, as_json=as_json, quiet=quiet)
+    run_recipe(recipe, runs, resume=resume, force=force, as_json=as_json, quiet=quiet)
 
 
 def _recipe(subject: str | None, overrides: list[str], resume: str | None, runs: Path) -> Recipe | None:
@@ -83,7 +88,8 @@ def is_recipe(subject: str) -> bool:
     return subject.lower().endswith((".yaml", ".yml"))
 
 
-def _fraction_or_file(value: str | None) -> float | str | None:
+def fraction_or_file(value: str | None) -> float | str | None:
+    """What --validation means: a share of the data, or data of its own."""
     try:
         return None if value is None else float(value)
     except ValueError:
@@ -95,6 +101,7 @@ def run_recipe(
     runs: Path,
     *,
     resume: str | None = None,
+    force: bool = False,
     wanted: Mapping[str, str] | None = None,
     as_json: bool = False,
     quiet: bool = False,
@@ -104,7 +111,7 @@ def run_recipe(
 
     with watching(quiet) as listener:
         try:
-            run = fine_tune(recipe, runs=runs, resume=resume, listener=listener)
+            run = fine_tune(recipe, runs=runs, resume=resume, force=force, listener=listener)
         except TunewrightError as error:
             listener.close()
             _tell_failure(error, listener.folder, as_json)
@@ -137,6 +144,8 @@ def _is_main_rank() -> bool:
 
 def _tell_failure(error: TunewrightError, folder: Path | None, as_json: bool) -> None:
     """How to go on after a stop; with --json the object of the run as it was left."""
+    if folder is not None and not (folder / "run.json").exists():  # it failed before anything was learnt
+        return
     if isinstance(error, StoppedError) and folder is not None and _is_main_rank():
         sys.stderr.write(f"to continue: {results.command('train --resume', folder)}\n")
     if as_json and folder is not None:

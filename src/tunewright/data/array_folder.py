@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import shutil
-import socket
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tunewright.errors import MachineError
+from tunewright import durable, locking
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,7 +44,7 @@ def open_arrays(folder: Path, fingerprint: str) -> Arrays | None:
         if manifest["fingerprint"] != fingerprint:
             return None
         return {name: _map(folder / f"{name}.bin", **entry) for name, entry in manifest["arrays"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -76,70 +73,69 @@ def _write(folder: Path, parts: Iterable[Arrays], fingerprint: str) -> None:
                     entries[name]["shape"][0] += len(array)
         with _storing(folder):
             for file in files.values():
-                _sync(file)
-    with _storing(folder), (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump({"fingerprint": fingerprint, "arrays": entries}, file)
-        _sync(file)
+                file.flush()
+    with _storing(folder):
+        durable.sync_tree(folder)
+        durable.write_text(folder / MANIFEST, json.dumps({"fingerprint": fingerprint, "arrays": entries}))
 
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Generator[Path]:
     """A folder beside the final one to build in, gone afterwards; also removes what killed starts left behind."""
-    building = folder.with_name(f".building-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    with _storing(folder.parent):
-        building.mkdir(parents=True)
-        _remove_abandoned(folder.parent)
+    building, lock = _locked_folder(folder.parent)
     try:
+        with _storing(folder.parent):
+            _remove_abandoned(folder.parent)
         yield building
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            durable.remove_folder(building)
+        if lock is not None:
+            lock.release()
+
+
+def _locked_folder(cache: Path) -> tuple[Path, locking.Lock | None]:
+    """A new folder, and the lock that tells other starts that it is being built. No lock where the disk has none."""
+    with _storing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        while True:
+            building = cache / f"{_BUILDING}{uuid.uuid4().hex}"
+            building.mkdir()
+            try:
+                return building, locking.hold(building)
+            except FileNotFoundError:  # swept away by another start before it was locked
+                continue
+            except OSError:
+                return building, None
+
+
+_BUILDING = ".building-"
 
 
 def _remove_abandoned(cache: Path) -> None:
-    import psutil
-
-    prefix = f".building-{socket.gethostname()}-"
-    for left in cache.glob(f"{prefix}*-*"):
-        owner = left.name.removeprefix(prefix).split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
+    """What killed starts left: nobody holds it. One that can't be asked stays."""
+    for left in cache.glob(f"{_BUILDING}*"):
+        with contextlib.suppress(OSError):
+            if (lock := locking.hold(left, wait_seconds=0)) is not None:
+                durable.remove_folder(left)
+                lock.release()
+    durable.remove_leftovers(cache)
 
 
 def _publish(building: Path, folder: Path, fingerprint: str) -> None:
     """Rename into place. A torn folder there is replaced; a complete one, by a start beside this one, stays."""
     with _storing(folder.parent):
         if folder.exists() and open_arrays(folder, fingerprint) is None:
-            shutil.rmtree(folder)
+            durable.remove_folder(folder)
         try:
-            building.rename(folder)
+            durable.rename(building, folder)
         except OSError:
             if open_arrays(folder, fingerprint) is None:
                 raise
-        _sync_folder(folder.parent)
+        durable.sync_folder(folder.parent)
 
 
-@contextlib.contextmanager
-def _storing(folder: Path) -> Generator[None]:
+def _storing(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Turns a failed write into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MachineError(
-            f"can't write here: {reason}. Free some space or choose another folder with --runs.",
-            where=str(folder.parent if folder.name.startswith(".building-") else folder),
-        ) from error
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows can't open a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    where = folder.parent if folder.name.startswith(_BUILDING) else folder
+    return durable.storing(where, "can't be written", "; make room, or name another folder with TUNEWRIGHT_CACHE")

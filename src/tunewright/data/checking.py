@@ -1,11 +1,13 @@
 """The quick check before the first step: what is wrong, or merely odd, with the data, in numbers.
 
 Reads the surveys only, so it costs milliseconds. Stops what can't work (DataError); says what a person should know.
-Unknown labels in validation are refused here, with the row, before anything is tokenised.
+Unknown labels in validation are refused here, with the row, before anything is tokenised. `examining` is the whole
+examination behind `data check`; it shares what decides here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +31,7 @@ class CheckReport:
 
 def quick_check(train: Survey, validation: Survey | None, labels: LabelSpec) -> CheckReport:
     """Check both parts; `validation` is None while it is still a fraction of train."""
-    _refuse_the_hopeless(train, labels)
+    refuse_the_hopeless(train, labels)
     counts = label_counts(train.labels, labels)
     said = [*_empties(train), *_duplicates(train), *_conflicts(train), *_small_classes(train, counts)]
     if validation is None:
@@ -43,7 +45,8 @@ def quick_check(train: Survey, validation: Survey | None, labels: LabelSpec) -> 
     return CheckReport(tuple(said), counts, held_out)
 
 
-def _refuse_the_hopeless(train: Survey, labels: LabelSpec) -> None:
+def refuse_the_hopeless(train: Survey, labels: LabelSpec) -> None:
+    """DataError where nothing can be learned from these rows."""
     if len(train) < 2:
         raise DataError(
             f"{_rows(train.num_rows)}, {len(train)} with a text; expected at least 2 rows with a text and a label.",
@@ -84,20 +87,36 @@ def _duplicates(train: Survey) -> list[str]:
 
 def _conflicts(train: Survey) -> list[str]:
     """Equal texts with different labels: at best one of them is right."""
-    order = np.lexsort((train.label_keys, train.text_hashes))
-    hashes, keys = train.text_hashes[order], train.label_keys[order]
-    differs = (hashes[1:] == hashes[:-1]) & (keys[1:] != keys[:-1])
-    if not differs.any():
+    conflicts = conflicting(train.text_hashes, train.label_keys)
+    if not conflicts:
         return []
-    first = int(np.flatnonzero(differs)[0])
-    one, other = sorted(int(train.rows[i]) + 1 for i in order[first : first + 2])
-    num_texts = len(np.unique(hashes[1:][differs]))
+    keys = train.label_keys[conflicts[0]]
+    one, other = int(train.rows[conflicts[0][0]]) + 1, int(train.rows[conflicts[0][np.argmax(keys != keys[0])]]) + 1
+    num_texts = len(conflicts)
     which = "1 text has" if num_texts == 1 else f"{num_texts:,} texts have"
     return [f"{train.name}: {which} more than one label (for example rows {one} and {other}); one of them is wrong"]
 
 
+def conflicting(groups: np.ndarray, label_keys: np.ndarray) -> list[np.ndarray]:
+    """The rows of each group (equal texts, by number) that has more than one label; the earliest group first."""
+    order = np.argsort(groups, kind="stable")
+    numbers, keys = groups[order], label_keys[order]
+    begins = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])) if len(order) else np.zeros(0, np.int64)
+    if not len(begins):
+        return []
+    differ = np.flatnonzero(np.minimum.reduceat(keys, begins) != np.maximum.reduceat(keys, begins))
+    ends = np.append(begins[1:], len(order))
+    found = [order[begins[i] : ends[i]] for i in differ.tolist()]
+    return sorted(found, key=lambda rows: int(rows[0]))
+
+
+def small_classes(counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes with too few rows to learn or judge."""
+    return {name: count for name, count in counts.items() if count < FEW_EXAMPLES}
+
+
 def _small_classes(train: Survey, counts: dict[str, int]) -> list[str]:
-    few = {name: count for name, count in counts.items() if count < FEW_EXAMPLES}
+    few = small_classes(counts)
     if not few:
         return []
     shown = ", ".join(f"{name} {count}" for name, count in list(few.items())[:6]) + (", …" if len(few) > 6 else "")

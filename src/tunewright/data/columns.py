@@ -50,12 +50,14 @@ def find_columns(source: Source, text: str = "auto", label: str = "auto", *, nee
     if text == "auto":
         text = _guess_text({name: table[name] for name in table if name != label}, source)
         said.append(f"text column: {text} (guessed from {_count(table)})")
+        _refuse_value_as_header(table, text, source)
     _check_text(table, text)
     if label == "auto":
         if not need_label:
             return Columns(text, None, tuple(said))
         label = _guess_label({name: table[name] for name in table if name != text}, source)
         said.append(f"label column: {label} (guessed from {_count(table)})")
+        _refuse_value_as_header(table, label, source)
     if label == text:
         raise DataError(f'"{text}" is named as text and as label; name two columns', where=source.name, field=text)
     return Columns(text, label, tuple(said))
@@ -72,7 +74,9 @@ def _first_rows(source: Source) -> Table:
 def _guess_text(table: Table, source: Source) -> str:
     texts = {name: table[name] for name in table if _is_text(_present(table[name]))}
     if not texts:
-        raise DataError(f"no column holds text (found {_names(table)})", where=source.name, field="text")
+        raise DataError(
+            f"no column holds text (found {_names(table)}){_inside(table)}", where=source.name, field="text"
+        )
     return _usual(texts, TEXT_NAMES) or max(texts, key=lambda name: _mean_length(_present(texts[name])))
 
 
@@ -92,6 +96,26 @@ def _guess_label(table: Table, source: Source) -> str:
             field="label",
         )
     return min(repeating, key=lambda name: repeating[name])
+
+
+def _refuse_value_as_header(table: Table, name: str, source: Source) -> None:
+    """A guessed column that is called like one of its own values: the first row was taken for a header."""
+    if name.lower() not in (*TEXT_NAMES, *LABEL_NAMES) and any(str(value).strip() == name for value, _ in table[name]):
+        raise DataError(
+            f'the first line calls a column "{name:.60}", which is a value of that column too; put a header line such '
+            "as text,label before it, or name the columns with data.text and data.label",
+            where=source.name,
+            field=name,
+        )
+
+
+def _inside(table: Table) -> str:
+    """Where the rows are, when a whole export was given as one object."""
+    for name, cells in table.items():
+        value = cells[0][0]
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            return f'; the rows seem to stand inside "{name}": write them as one array, or one per line'
+    return ""
 
 
 def _check_text(table: Table, text: str) -> None:
@@ -117,7 +141,8 @@ def _present(cells: list[tuple[Any, str]]) -> list[Any]:
 
 
 def _is_text(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
+    """Mostly text: the odd row that is something else is then named, and not the column passed over."""
+    return 2 * sum(isinstance(value, str) for value in values) > len(values)
 
 
 def _is_label(values: list[Any]) -> bool:
@@ -136,8 +161,9 @@ def _distinct(cells: list[tuple[Any, str]]) -> int:
     return len({repr(item) for value in values for item in (value if isinstance(value, list | tuple) else [value])})
 
 
-def _mean_length(values: list[str]) -> float:
-    return sum(map(len, values)) / len(values)
+def _mean_length(values: list[Any]) -> float:
+    texts = [value for value in values if isinstance(value, str)]
+    return sum(map(len, texts)) / len(texts)
 
 
 def _kind(value: Any) -> str:

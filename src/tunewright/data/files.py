@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import os
 import stat
@@ -21,6 +22,8 @@ from tunewright.errors import DataError, MachineError
 MAX_LINE_BYTES = 16 * 2**20  # three million words; anything longer is not a row of text
 MAX_LOADED_BYTES = 512 * 2**20  # for the two kinds that can't be streamed: JSON arrays, gzipped Parquet
 SAMPLE_BYTES = 64 * 2**10
+
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)  # no fault of the file's name or kind
 
 BOM = "\ufeff"
 _GZIP = b"\x1f\x8b"
@@ -47,6 +50,14 @@ def stamp(path: Path) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder; a path that no system could have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def is_gzip(path: Path) -> bool:
     """Whether the content is gzip, whatever the name says."""
     with open_binary(path, gzipped=False) as stream:
@@ -60,7 +71,8 @@ def open_binary(path: Path, *, gzipped: bool) -> IO[bytes]:
     except PermissionError:
         raise _unreadable(path) from None
     except OSError as error:
-        raise DataError(f"this file can't be opened ({_reason(error)})", where=str(path)) from None
+        kind = MachineError if error.errno in _OF_THE_MACHINE else DataError
+        raise kind(f"this file can't be opened ({_reason(error)})", where=str(path)) from None
 
 
 def read_sample(path: Path, *, gzipped: bool) -> bytes:

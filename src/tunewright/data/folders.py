@@ -1,6 +1,7 @@
 """Finds the files of the splits in a folder: train.csv, validation.jsonl.gz, test-00000-of-00001.parquet.
 
-Helper of `sources`; looks at names only. Names that are no split are left alone, two files for one split are an error.
+Helper of `sources`; looks at names only, and takes no file that lies elsewhere. Names that are no split are left alone,
+two files for one split are an error.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 from tunewright.data.formats import EXTENSIONS
 from tunewright.data.reading import is_data_file
 from tunewright.errors import DataError, did_you_mean
+from tunewright.scanning.files import is_pickle, why_refused
 
 
 def split_files(folder: Path, split_names: Mapping[str, str]) -> dict[str, Path]:
     """split -> its file. DataError when there is no train file."""
-    files = sorted(entry for entry in folder.iterdir() if is_data_file(entry) and entry.is_file())
+    files = sorted(entry for entry in folder.iterdir() if is_data_file(entry) and not entry.is_dir())
     found: dict[str, Path] = {}
     for file in files:
         split = split_names.get(_stem(file))
@@ -24,10 +26,17 @@ def split_files(folder: Path, split_names: Mapping[str, str]) -> dict[str, Path]
             both = f"{found[split].name} and {file.name}"
             raise DataError(f"two files for {split}: {both}; keep one, or give the file itself", where=str(folder))
         if split:
+            _refuse_odd(file, folder)
             found[split] = file
     if "train" not in found:
-        raise DataError(_no_train(files), where=str(folder))
+        raise DataError(_no_train(files, folder), where=str(folder))
     return found
+
+
+def _refuse_odd(file: Path, folder: Path) -> None:
+    reason = why_refused(file, folder)
+    if reason:
+        raise DataError(f"{reason}, or give its path" if "link" in reason else reason, where=str(file))
 
 
 def _stem(file: Path) -> str:
@@ -35,7 +44,11 @@ def _stem(file: Path) -> str:
     return re.sub(r"-00000-of-00001$", "", file.name.lower().split(".", 1)[0])
 
 
-def _no_train(files: list[Path]) -> str:
+def _no_train(files: list[Path], folder: Path) -> str:
+    odd = sorted(entry.name for entry in folder.iterdir() if is_pickle(entry) or entry.suffix == ".py")
+    if not files and odd:
+        what = "a script, which is never run" if odd[0].endswith(".py") else "a pickle, which is never opened"
+        return f"the folder holds no data file, only {odd[0]} ({what}); save the rows as JSON Lines or Parquet"
     if not files:
         return f"the folder holds no data file; expected train with one of {', '.join(EXTENSIONS)} (or .gz)"
     names = [file.name for file in files]

@@ -28,14 +28,26 @@ EXTENSIONS: dict[str, Format] = {
 # First bytes -> (what it is, what to do instead).
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or Word document", "save the sheet as CSV"),
     b"PK\x05\x06": ("an empty zip archive", "give the data file itself"),
     b"\x1f\x8b": ("compressed twice with gzip", "unpack it once with gunzip"),
     b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it with unzstd, or use gzip"),
     b"BZh91AY&SY": ("compressed with bzip2", "unpack it with bunzip2, or use gzip"),
     b"\xfd7zXZ\x00": ("compressed with xz", "unpack it with unxz, or use gzip"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it"),
+    b"Rar!": ("a RAR archive", "unpack it"),
     b"ARROW1": ("an Arrow file", "save it as Parquet"),
+    b"FEA1": ("a Feather file", "save it as Parquet"),
+    b"ORC": ("an ORC file", "save it as Parquet"),
+    b"Obj\x01": ("an Avro file", "save it as Parquet"),
+    b"\x93NUMPY": ("a NumPy array", "save texts and labels as Parquet or CSV"),
+    b"\x89HDF\r\n": ("an HDF5 file", "save texts and labels as Parquet or CSV"),
+    b"\x89PNG\r\n": ("a PNG image", "give texts as JSON Lines or CSV"),
+    b"\xff\xd8\xff": ("a JPEG image", "give texts as JSON Lines or CSV"),
+    b"{\\rtf": ("an RTF document", "give texts as JSON Lines or CSV"),
     b"SQLite format 3": ("an SQLite database", "export the table as CSV"),
     b"%PDF-": ("a PDF document", "give texts as JSON Lines or CSV"),
+    b"\xff\xfe\0\0": ("UTF-32 text", "save it as UTF-8"),
     b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
     b"version https://git-lfs": ("a Git LFS pointer, not the data", "fetch the data with git lfs pull"),
@@ -86,15 +98,29 @@ def _json_or_refuse(text: str, named: Format | None, where: str) -> Format:
 
 
 def _refuse_foreign(sample: bytes, where: str) -> None:
-    start = sample[:32].lower()
+    start = sample[:32].lstrip().lower()
     for signature, (what, instead) in _REFUSED.items():
         if sample.startswith(signature) or (signature.startswith(b"<") and start.startswith(signature)):
             raise DataError(f"this is {what}; {instead}", where=where)
+    if _is_pickle(sample):
+        raise DataError("this is a pickle, which could run code and is never opened; save it as Parquet", where=where)
+    if sample[257:262] == b"ustar":
+        raise DataError("this is a tar archive; unpack it, and give the data file itself", where=where)
     if b"\0" in sample:
-        zeros = max(sample[0::2].count(0), sample[1::2].count(0))
-        wide = zeros > len(sample) // 4
+        wide = _is_wide(sample)
         what, instead = ("UTF-16 text", "save it as UTF-8") if wide else ("a binary file", "expected text or Parquet")
         raise DataError(f"this is {what} (it holds NUL bytes); {instead}", where=where)
+
+
+def _is_pickle(sample: bytes) -> bool:
+    """Protocols 2 to 5 begin with their number; no UTF-8 text begins with 0x80."""
+    return sample[:1] == b"\x80" and sample[1:2] in (b"\2", b"\3", b"\4", b"\5")
+
+
+def _is_wide(sample: bytes) -> bool:
+    """Whether every other byte is mostly zero and the rest is not: western text in 16 bits per character."""
+    zeros = sorted((sample[0::2].count(0), sample[1::2].count(0)))
+    return zeros[1] > len(sample) // 4 and zeros[0] < zeros[1] // 10
 
 
 def _is_array(text: str, named: Format | None) -> bool:

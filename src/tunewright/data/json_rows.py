@@ -93,7 +93,7 @@ def _explain(error: json.JSONDecodeError, text: str, cut: bool) -> str:
     if cut and (unfinished or not text.rstrip().endswith(("}", "]"))):
         return "the JSON stops in the middle: the file was cut off; remove this row or copy the file again"
     if unfinished:
-        return "holds only a part of a JSON object; in JSON Lines each object stands on one line of its own"
+        return "holds only a part of a JSON object; expected each object on one line of its own, or one array of all"
     if rest[0] == "'":
         return f"not JSON at column {error.colno}: text stands in single quotes; JSON wants double quotes"
     if rest[0] in "}]" or error.msg.startswith("Illegal trailing comma"):

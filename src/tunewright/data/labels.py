@@ -6,6 +6,7 @@ labels for training and is saved with the model as `id2label`. Reads no files, h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,7 +102,7 @@ def infer_labels(observed: ObservedLabels, setting: Setting = "auto") -> LabelSp
     if setting == "number":
         return _numbers(observed)
     if setting == "auto" and observed.is_quantity:
-        return LabelSpec("number")
+        return _numbers(observed)
     kind: Kind = "multi" if "list" in observed.kinds else "single"
     if setting == "auto":
         names = _in_order(observed)
@@ -141,7 +142,12 @@ def _numbers(observed: ObservedLabels) -> LabelSpec:
             where=observed.kinds[kind],
             field=observed.column,
         )
-    return LabelSpec("number")
+    spec = LabelSpec("number")
+    for extreme in (observed.smallest, observed.largest):
+        if abs(extreme) > LARGEST and math.isfinite(extreme):
+            place = next((where for text, where in observed.first.items() if float(text) == extreme), None)
+            spec.encode(extreme, place, observed.column)  # raises
+    return spec
 
 
 def _refuse_lists_beside_scalars(observed: ObservedLabels) -> None:

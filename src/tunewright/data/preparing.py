@@ -79,7 +79,7 @@ def _parts(train: Survey, held_out: Survey | None, recipe: DataRecipe, seed: int
     if held_out is not None:
         rows, validation = np.arange(len(train)), np.arange(len(held_out))
     else:
-        rows, validation = split(train.label_keys, train.text_hashes, _fraction(recipe), seed)
+        rows, validation = split(train.label_keys, train.text_hashes, _fraction(recipe), seed, train.name)
     if recipe.duplicates == "drop":
         rows = rows[first_of_each(train.text_hashes[rows])]
     return rows, validation

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunewright.data.examples import Source, Splits
+from tunewright.data.files import is_folder
 from tunewright.data.folders import split_files
 from tunewright.data.hub_datasets import is_hub_id, load_hub_dataset
 from tunewright.data.objects import from_dataset, from_frame, from_records
 from tunewright.data.reading import is_data_file, open_file
-from tunewright.errors import DataError, UsageError, did_you_mean
+from tunewright.errors import DataError, RecipeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -51,7 +52,12 @@ def open_data(data: Data, *, validation: Data | None = None, revision: str | Non
 
 def _open(data: Any, revision: str | None, alone: str = "train") -> Splits:
     """`alone`: what a single table without a split name is called."""
+    if isinstance(data, str) and not data.strip():
+        raise UsageError("the name of the data is empty; give a file, a folder or a Hub id", field="data.train")
     if isinstance(data, Path) or (isinstance(data, str) and _is_path(data)):
+        if revision is not None:
+            says = f'data.revision is "{revision}", and {data} is a path here; a revision is for a Hub dataset'
+            raise RecipeError(f"{says}. Leave it out.", field="data.revision")
         return _open_path(Path(data).expanduser(), str(data))
     if isinstance(data, str):
         loaded, commit = load_hub_dataset(data, revision)
@@ -64,11 +70,11 @@ def _open(data: Any, revision: str | None, alone: str = "train") -> Splits:
 def _is_path(text: str) -> bool:
     """Whether to look on disk: it is no Hub id, it is named like a file, or its folder is there."""
     path = Path(text).expanduser()
-    return not is_hub_id(text) or is_data_file(path) or path.parent.is_dir()
+    return not is_hub_id(text) or is_data_file(path) or is_folder(path.parent)
 
 
 def _open_path(path: Path, origin: str) -> Splits:
-    if not path.is_dir():
+    if not is_folder(path):
         return Splits(open_file(path), origin=origin)
     found = split_files(path, SPLIT_NAMES)
     opened = {split: open_file(file) for split, file in found.items()}

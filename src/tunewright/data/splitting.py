@@ -11,8 +11,13 @@ import numpy as np
 from tunewright.errors import DataError
 
 
-def split(label_keys: np.ndarray, text_hashes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted row indices of (train, validation). Classes with two different texts or more are in both."""
+def split(
+    label_keys: np.ndarray, text_hashes: np.ndarray, fraction: float, seed: int, where: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted row indices of (train, validation). Classes with two different texts or more are in both.
+
+    `where` names the data in an error.
+    """
     hashes, first, group, sizes = np.unique(
         text_hashes, return_index=True, return_inverse=True, return_counts=True
     )  # a group: all rows of one text
@@ -24,7 +29,8 @@ def split(label_keys: np.ndarray, text_hashes: np.ndarray, fraction: float, seed
         raise DataError(
             f"{len(label_keys)} rows with {len(hashes)} different texts can't be split: holding out {fraction:g} "
             f"of them leaves {len(train)} for training and {len(validation)} for validation. "
-            f"Add examples (two per class at least), or name a validation file.",
+            f"Add examples (two per class at least), or name a validation file with data.validation.",
+            where=where,
             field="data.validation",
         )
     return train, validation

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import heapq
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright import durable
 from tunewright.evaluation import charts, wording
 from tunewright.evaluation.evaluate import overfitting_words
 from tunewright.evaluation.figures import confusion_table, figures
@@ -69,12 +69,8 @@ class Known(dict[str, Any]):
 def write_report(folder: Path) -> Path:
     """Write report.html into the run folder, whole or not at all."""
     page, target = render(read_record(folder)), folder / "report.html"
-    draft = folder / f".report.{os.getpid()}.html"
-    try:
-        draft.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a review can't be written otherwise
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with durable.storing(target):
+        durable.write_text(target, page)
     return target
 
 

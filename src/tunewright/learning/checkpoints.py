@@ -1,8 +1,9 @@
 """Checkpoints that survive any kill: whole or absent, and verified before they are trusted.
 
-A checkpoint is written to a temporary folder, fsynced file by file, given a manifest of sizes and SHA-256, renamed
-once, and its parent fsynced. `newest` believes a manifest, never a name. Weights, optimizer and random state are
-safetensors, the rest is JSON: nothing here can run code. At least two are kept, and the best.
+A checkpoint is written to a temporary folder, synced file by file, given a manifest of sizes and SHA-256, renamed
+once, and its parent synced (`durable`). `newest` believes a manifest, never a name. Weights, optimizer and random state
+are safetensors, the rest is JSON: nothing here can run code. At least two are kept, and the best. What they hold of a
+model is `learning.tensors`; what a resumed run must share with them is `learning.identity`.
 
     checkpoints/step-000500/  weights.safetensors  optimizer.safetensors  state.json  manifest.json
 """
@@ -11,21 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
+from tunewright import durable
 from tunewright.errors import MachineError, ModelError, UsageError
+from tunewright.learning.identity import HARMLESS, differences
+from tunewright.scanning.files import scan_run
+from tunewright.scanning.headers import check_headers
 
-VERSION = 1
+VERSION = 2
+MAX_JSON_BYTES = 16 << 20  # of state.json and manifest.json; ours have some kilobytes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ class Checkpoint:
     state: Mapping[str, Any]  # the loop's state.json, with `identity`
 
     def weights(self) -> dict[str, Tensor]:
-        """Trainable parameters by name."""
-        return load_file(self.path / "weights.safetensors")
+        """Trainable parameters by name. Raises ModelError."""
+        return _tensors(self.path / "weights.safetensors")
 
     def optimizer(self) -> dict[str, Tensor]:
-        """Moments and step counts by parameter name, and the random state."""
-        return load_file(self.path / "optimizer.safetensors")
+        """Moments and step counts by parameter name, and the random state. Raises ModelError."""
+        return _tensors(self.path / "optimizer.safetensors")
+
+    def fit(self, kind: type[T]) -> T:
+        """The loop's own state. Raises ModelError where it isn't one."""
+        try:
+            return kind(**self.state["fit"])
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"state.json doesn't hold a loop's state ({error})", where=str(self.path)) from None
 
 
 @dataclass(frozen=True)
@@ -52,157 +65,190 @@ class CheckpointStore:
     folder: Path
     identity: Mapping[str, Any]  # what a resumed run must share: recipe, data, base, versions, world
     keep: int = 2
+    beside: tuple[Path, ...] = ()  # files that must be on the disk before a checkpoint that knows of their rows
+
+    # ---- writing ----
 
     def save(
         self, step: int, weights: dict[str, Tensor], optimizer: dict[str, Tensor], state: Mapping[str, Any]
     ) -> Path:
-        """Write the checkpoint of this step; an equal one that is already whole is left alone. Raises MachineError."""
-        final = self.folder / f"step-{step:06d}"
-        temporary = self.folder / f".writing-step-{step:06d}"
+        """Write the checkpoint of this step in place of one that is there. Raises MachineError."""
+        final, temporary = self._path(step), self.folder / f".writing-step-{step:06d}"
+        durable.reached(f"begin save {final}")
+        self._make_room()
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            save_file(_contiguous(weights), temporary / "weights.safetensors")
-            save_file(_contiguous(optimizer), temporary / "optimizer.safetensors")
+            for path in self.beside:
+                if path.exists():
+                    durable.sync_file(path)
+            durable.make_folder(temporary)
+            durable.write_tensors(temporary / "weights.safetensors", weights)
+            durable.write_tensors(temporary / "optimizer.safetensors", optimizer)
             body = {"version": VERSION, "step": step, "identity": dict(self.identity), **state}
-            (temporary / "state.json").write_text(json.dumps(body, indent=1), encoding="utf-8")
-            for file in sorted(temporary.iterdir()):
-                _fsync(file)
+            durable.write_text(temporary / "state.json", json.dumps(body, indent=1))
             manifest = {file.name: _entry(file) for file in sorted(temporary.iterdir())}
-            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            _fsync(temporary / "manifest.json")
-            _fsync(temporary)
-            replaced = self.folder / f".replaced-step-{step:06d}"
-            if final.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                final.rename(replaced)
-            temporary.rename(final)
-            _fsync(self.folder)
-            shutil.rmtree(replaced, ignore_errors=True)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise MachineError(
-                f"checkpoint of step {step} can't be written ({_reason(error)}); the one before it is whole: "
-                "make room, then start with --resume",
-                where=str(self.folder),
-            ) from None
+            durable.write_text(temporary / "manifest.json", json.dumps(manifest, indent=1))
+            durable.put_in_place(temporary, final)
+        except OSError as error:
+            raise self._failed(step, temporary, error) from None
+        durable.reached(f"end save {final}")
         return final
+
+    def _make_room(self) -> None:
+        """The folder of the checkpoints, in a run folder that must still be there."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise MachineError(
+                "the run's folder was removed or moved while it ran; start a new run", where=str(self.folder.parent)
+            ) from None
+        except OSError as error:
+            raise MachineError(f"can't be written ({durable.reason(error)})", where=str(self.folder)) from None
+
+    def _failed(self, step: int, temporary: Path, error: OSError) -> MachineError:
+        """The sentence; what was half written goes, so that there is room to say more."""
+        with suppress(OSError):  # the next start removes it
+            durable.remove_folder(temporary)
+        there = max((s for s in self.steps() if s != step), default=None)
+        kept = f"the one of step {there} is whole" if there is not None else "there is none before it"
+        return MachineError(
+            f"checkpoint of step {step} can't be written ({durable.reason(error)}); {kept}: "
+            "mend that, then continue with --resume",
+            where=str(self.folder),
+        )
 
     def prune(self, best_step: int | None) -> None:
         """Remove all but the newest `keep` and the best. Called only after a newer one is whole."""
-        steps = sorted(_steps(self.folder))
-        for step in steps[: -self.keep]:
+        for step in self.steps()[: -self.keep]:
             if step != best_step:
-                shutil.rmtree(self.folder / f"step-{step:06d}", ignore_errors=True)
+                durable.remove_folder(self._path(step))
+
+    # ---- reading ----
+
+    def tidy(self) -> None:
+        """At a start: undo what a kill left halfway."""
+        for path in sorted(self.folder.glob(".replaced-step-*")):
+            durable.put_back(self.folder / path.name.removeprefix(".replaced-"))
+        durable.remove_leftovers(self.folder)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that verifies, and a sentence for each newer one that doesn't."""
-        said = []
-        for step in sorted(_steps(self.folder), reverse=True):
+        """The newest checkpoint to be trusted, and a sentence for each newer one that isn't; None where there is none.
+
+        Raises ModelError where there are some and every one is damaged: that is for a person to decide.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
             try:
-                return self.load(step), said
+                found = self.load(step)
+                self._verify_best(found)
             except ModelError as error:
-                said.append(f"{error}; using the one before")
-        return None, said
+                damaged.append(str(error))
+                continue
+            return found, [f"{sentence}; using step {step} instead" for sentence in damaged]
+        if damaged:
+            raise ModelError(
+                f"no checkpoint can be trusted, the newest because: {damaged[0]}. Put one back from a copy, or remove "
+                "this folder to start again from the base model",
+                where=str(self.folder),
+            )
+        return None, []
 
     def load(self, step: int) -> Checkpoint:
         """The checkpoint of this step. Raises ModelError if it is torn."""
-        path = self.folder / f"step-{step:06d}"
+        path = self._path(step)
         verify(path)
-        return Checkpoint(path, step, json.loads((path / "state.json").read_text(encoding="utf-8")))
+        return Checkpoint(path, step, _state(path, step))
 
-    def check_identity(self, checkpoint: Checkpoint) -> None:
-        """Raises UsageError naming the first thing that changed since the checkpoint was written."""
-        then = checkpoint.state.get("identity", {})
-        for name, now in self.identity.items():
-            if then.get(name) != now:
-                raise UsageError(
-                    f"can't resume: {name} was {_short(then.get(name))} and is now {_short(now)}; "
-                    "continuing would not be the same run. Restore it, or start a new run",
-                    where=str(checkpoint.path),
-                    field=name,
-                )
+    def _verify_best(self, checkpoint: Checkpoint) -> None:
+        """The best one's weights become the model at the end, so one that names a damaged best is of no use."""
+        fit = checkpoint.state.get("fit")
+        best = fit.get("best_step") if isinstance(fit, dict) else None
+        if isinstance(best, int) and best != checkpoint.step:
+            verify(self._path(best))
+
+    def remove_after(self, step: int) -> None:
+        """Damaged ones newer than the one that is continued: they would count as the newest when others are pruned."""
+        for later in self.steps():
+            if later > step:
+                durable.remove_folder(self._path(later))
+
+    def check_identity(self, checkpoint: Checkpoint, *, force: bool = False) -> list[str]:
+        """Raises UsageError naming what changed since; with `force` the harmless comes back, a sentence each."""
+        then = checkpoint.state.get("identity")
+        found = differences(then if isinstance(then, dict) else {}, self.identity)
+        refused = [d for d in found if not (force and d.harmless)]
+        if not refused:
+            return [f"{d}: near the uninterrupted run, but not the same bytes" for d in found]
+        others = f", and {', '.join(d.name for d in refused[1:4])}" if refused[1:] else ""
+        way_out = (
+            "Restore it, or accept results that are near but not the same bytes with --resume --force"
+            if refused[0].harmless
+            else "continuing would not be the same run. Restore it, or start a new run"
+        )
+        raise UsageError(
+            f"can't resume: {refused[0]}{others}; {way_out}", where=str(checkpoint.path), field=refused[0].name
+        )
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint by name, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        names = [p.name[5:] for p in self.folder.iterdir() if p.name.startswith("step-")]
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 12)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+
+FILES = ("optimizer.safetensors", "state.json", "weights.safetensors")
 
 
 def verify(path: Path) -> None:
     """Raises ModelError unless every file is there with the size and SHA-256 of the manifest."""
+    scan_run(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        wanted = {"weights.safetensors", "optimizer.safetensors", "state.json"}
-        if not isinstance(manifest, dict) or set(manifest) != wanted:
+        manifest = _json(path / "manifest.json")
+        if not isinstance(manifest, dict) or sorted(manifest) != sorted(FILES):
             raise ValueError("manifest.json doesn't list the checkpoint's files")
         for name, entry in manifest.items():
             if _entry(path / name) != entry:
-                raise ValueError(f"{name} isn't what was written")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"checkpoint is damaged ({_reason(error)})", where=str(path)) from None
+                raise ValueError(f"{name} isn't what manifest.json says")
+    except FileNotFoundError as error:
+        raise ModelError(f"checkpoint is damaged ({_name(error)} is missing)", where=str(path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"checkpoint is damaged ({durable.reason(error)})", where=str(path)) from None
+    check_headers(path)
 
 
-# ---- the state of a model and an optimizer, as named tensors ----
+def _state(path: Path, step: int) -> Mapping[str, Any]:
+    try:
+        state = _json(path / "state.json")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"checkpoint is damaged ({durable.reason(error)})", where=str(path)) from None
+    if not isinstance(state, dict) or state.get("step") != step:
+        raise ModelError(f"checkpoint is damaged (state.json isn't that of step {step})", where=str(path))
+    if state.get("version") != VERSION:
+        raise ModelError(
+            f"checkpoint has format {json.dumps(state.get('version'))[:20]}, this tunewright reads {VERSION}; "
+            "continue with the version that wrote it",
+            where=str(path),
+        )
+    return state
 
 
-def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the trainable parameters by name, on the CPU."""
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+def _json(path: Path) -> Any:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{path.name} is far too long")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path.name} is no JSON") from None
 
 
-def load_trainable(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put saved parameters back in place. Raises ModelError if the names differ."""
-    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if own.keys() != weights.keys():
-        odd = sorted(own.keys() ^ weights.keys())[0]
-        raise ModelError(f"checkpoint and model don't have the same trainable parameters ({odd})")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(weights[name])
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put these parameters in place, whichever require a gradient now. Raises ModelError for an unknown name."""
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            if name not in own or own[name].shape != tensor.shape:
-                raise ModelError(f"checkpoint and model don't fit ({name})")
-            own[name].copy_(tensor)
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name, and the random state of the CPU and the device."""
-    tensors = {"random/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value.detach().cpu().clone()
-    return tensors
-
-
-def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the optimizer's and the random state back."""
-    named = dict(model.named_parameters())
-    for full_name, tensor in tensors.items():
-        key, _, name = full_name.partition("/")
-        if key != "random":
-            parameter = named[name]
-            device = parameter.device if key != "step" else optimizer.state[parameter].get("step", tensor).device
-            optimizer.state[parameter][key] = tensor.to(device).clone()
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-# ---- files ----
-
-
-def _steps(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return [int(p.name[5:]) for p in folder.iterdir() if p.name.startswith("step-") and p.name[5:].isdigit()]
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"can't be read ({durable.reason(error)})", where=str(path)) from None
 
 
 def _entry(file: Path) -> dict[str, Any]:
@@ -210,18 +256,8 @@ def _entry(file: Path) -> dict[str, Any]:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _name(error: FileNotFoundError) -> str:
+    return Path(str(error.filename)).name
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+__all__ = ["HARMLESS", "Checkpoint", "CheckpointStore", "verify"]

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunewright.data.batching import Batch, Examples
+from tunewright.models.forward import Boundary, Forward
+
 
 def single_label_loss(logits_BC: Tensor, labels_B: Tensor, weights_C: Tensor | None, smoothing: float) -> Tensor:
     """Σ_b w[y_b] · CE(logits_b, y_b), with label smoothing as in torch's cross_entropy (Szegedy et al. 2016)."""
@@ -40,6 +43,14 @@ class Classification:
     kind: str  # single, multi, number
     weights: Tensor | None = None  # float32 [C]
     label_smoothing: float = 0.0
+
+    def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
+        """Sum of the weighted losses of a micro-batch, from the model's logits."""
+        return self.loss_sum(forward.logits(batch.texts, boundary), batch.labels)
+
+    def weight_of(self, dataset: Examples, indices: np.ndarray) -> float:
+        """What the sum of losses of these examples is divided by."""
+        return self.weight_sum(dataset.labels[indices])
 
     def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum of the weighted losses of a micro-batch: logits [B, C] -> scalar."""

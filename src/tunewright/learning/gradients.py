@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.data.batching import Examples, collate, micro_batches
+from tunewright.data.batching import Batch, Examples, collate, micro_batches
 from tunewright.errors import MachineError
 from tunewright.models.boundary import BoundaryCache
-from tunewright.models.forward import Forward
+from tunewright.models.forward import Boundary, Forward
 from tunewright.runtime import Runtime
 
 
 class Objective(Protocol):
     """What is minimised."""
 
-    def loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of the losses of a micro-batch."""
         ...
 
-    def weight_sum(self, labels: np.ndarray) -> float:
-        """What the sum over a step is divided by."""
+    def weight_of(self, dataset: Examples, indices: np.ndarray) -> float:
+        """What the sum over these examples is divided by."""
         ...
 
 
@@ -86,14 +86,14 @@ def _accumulate(
     runtime: Runtime,
 ) -> Tensor:
     """Forward and backward over this rank's share of a step; the gradient is that of the whole step's mean."""
-    weight = objective.weight_sum(training.dataset.labels[indices])
+    weight = objective.weight_of(training.dataset, indices)
     device = next(forward.model.parameters()).device
     total = torch.zeros((), device=device)
     parts = micro_batches(indices, training.lengths, max_tokens, rank=runtime.rank, world_size=runtime.world_size)
     for part in parts:
         batch = collate(training.dataset, part, device)
         boundary = training.cache.boundary(part, device) if training.cache else None
-        loss = objective.loss_sum(forward.logits(batch.texts, boundary), batch.labels) / weight
+        loss = objective.loss_of(forward, batch, boundary) / weight
         loss.backward()
         total += loss.detach()
     return total

@@ -18,14 +18,7 @@ import torch
 
 from tunewright.data.batching import epoch_steps
 from tunewright.errors import DivergedError, StoppedError
-from tunewright.learning.checkpoints import (
-    Checkpoint,
-    CheckpointStore,
-    load_optimizer,
-    load_trainable,
-    optimizer_tensors,
-    trainable_tensors,
-)
+from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
 from tunewright.learning.gradients import Budget, Objective, Training, step_gradient
 from tunewright.learning.optimization import (
     clip_gradients,
@@ -33,6 +26,7 @@ from tunewright.learning.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from tunewright.learning.tensors import load_optimizer, load_trainable, optimizer_tensors, trainable_tensors
 from tunewright.models.forward import Forward
 from tunewright.runtime import Runtime
 
@@ -104,7 +98,7 @@ def fit(
     if resume is not None:
         load_trainable(model, resume.weights())
         load_optimizer(model, optimizer, resume.optimizer())
-        state = FitState(**resume.state["fit"])
+        state = resume.fit(FitState)
     order = _Order(training.lengths, plan)
     model.train()
     while True:

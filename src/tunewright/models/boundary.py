@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tunewright import durable
 from tunewright.data.batching import Examples, cut_by_tokens, lay_end_to_end
 from tunewright.models.forward import Boundary, Forward, in_evaluation
 
@@ -65,7 +66,9 @@ def build(
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = np.uint16 if forward.precision == "bf16" else np.float32
-    states = np.lib.format.open_memmap(path, mode="w+", dtype=kept, shape=(int(offsets[-1]), width))
+    with durable.storing(path, "boundary cache can't be written"):
+        states = np.lib.format.open_memmap(path, mode="w+", dtype=kept, shape=(int(offsets[-1]), width))
+        durable.reserve(path)  # a mapped file that finds the disk full kills the process
     done = 0
     with in_evaluation(forward.model):
         for batch in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, BATCH_TOKENS):

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import ModelError, NetworkError
+from tunewright.errors import ModelError, NetworkError, did_you_mean
 from tunewright.models import packaged
 from tunewright.models.quiet import quiet
+from tunewright.scanning.files import is_pickle, scan_run
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
@@ -38,15 +40,27 @@ def resolve_base(model: str, revision: str | None = None, runs: Path = Path("run
     if path.is_dir():
         return BaseModel(model, str(path.resolve()), "folder")
     if path.is_absolute() or model.startswith(".") or model.count("/") > 1:
-        raise ModelError("no such folder; give a folder, a Hub id (owner/name) or minilm", where=model, field="model")
+        says = f"no such folder; give a folder, a Hub id (owner/name) or minilm.{_nearest(path)}"
+        raise ModelError(says, where=model, field="model")
+    if "/" not in model and (near := did_you_mean(model, packaged.PACKAGED)):
+        raise ModelError(f'"{model}" is no folder here and no packaged model.{near}', field="model")
     return from_hub(model, revision)
 
 
+def _nearest(path: Path) -> str:
+    """The packaged model, or the folder beside it, that was meant."""
+    beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    return did_you_mean(path.name, [*packaged.PACKAGED, *beside])
+
+
 def _run_folder(name: str, runs: Path) -> Path:
+    if not re.fullmatch(r"[\w.-]+", name) or name in (".", ".."):
+        raise ModelError(f'"{name}" is no name of a run; see: tunewright runs ls', field="model")
     folder = runs / name
     matches = [folder] if folder.is_dir() else sorted(p for p in runs.glob(f"{name}*") if (p / "model").is_dir())
     if len(matches) != 1 or not (matches[0] / "model").is_dir():
         raise ModelError(f'no finished run "{name}" in {runs}; see: tunewright runs ls', field="model")
+    scan_run(matches[0])
     return (matches[0] / "model").resolve()
 
 
@@ -56,12 +70,18 @@ def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = No
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if revision is not None and (not re.fullmatch(r"[\w./-]{1,200}", revision) or ".." in revision):
+        raise ModelError(f"{revision!r} is no branch, tag or commit", where=hub_id, field="revision")
     try:
-        commit = HfApi(endpoint=endpoint).model_info(hub_id, revision=revision).sha
+        info = HfApi(endpoint=endpoint).model_info(hub_id, revision=revision)
+        commit = info.sha
+        _refuse_without_safetensors(hub_id, [file.rfilename for file in info.siblings or ()])
     except HFValidationError:
         raise ModelError(f'"{hub_id}" is neither a folder nor a Hub id (owner/name)', field="model") from None
     except HfHubHTTPError as error:
         raise _hub_error(hub_id, error) from None
+    except UnicodeEncodeError:
+        raise NetworkError("HF_TOKEN holds a character that no token has; set it again") from None
     except (httpx2.HTTPError, OSError, LookupError):
         commit = revision  # offline: what the cache has of this revision
     try:
@@ -76,6 +96,18 @@ def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = No
             field="model",
         ) from None
     return BaseModel(hub_id, path, "hub", hub_id, commit or Path(path).name)
+
+
+def _refuse_without_safetensors(hub_id: str, names: list[str]) -> None:
+    """Before anything is downloaded. The same sentence as for a folder, with what the repository has instead."""
+    weights = [name for name in names if is_pickle(Path(name)) or name.endswith((".gguf", ".onnx", ".py"))]
+    if weights and not any(name.endswith(".safetensors") for name in names):
+        raise ModelError(
+            f"only safetensors weights are loaded, and this repository has none (it has {', '.join(weights[:4])}"
+            f"{' …' if len(weights) > 4 else ''}); ask its author, or convert it with the Hub's safetensors/convert",
+            where=hub_id,
+            field="model",
+        )
 
 
 def _hub_error(hub_id: str, error: Any) -> NetworkError | ModelError:

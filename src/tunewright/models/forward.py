@@ -1,6 +1,7 @@
 """One forward for every model and every saving: unpadded texts, cached boundary activations, one pooled token.
 
     input_ids [N] --embeddings--> lower layers --boundary [N, D]--> upper layers --> pooled token [B, D] --> head
+                                                                             └-----> all tokens [N, D] --> language head
 
 A described architecture (see `architectures`) runs on texts laid end to end, so that no padding is computed: its own
 code runs, our attention function keeps each text to itself, and stand-ins in its list of layers skip, record or inject
@@ -47,7 +48,7 @@ def in_evaluation(model: nn.Module) -> Generator[None]:
 
 @dataclass
 class Forward:
-    """Logits of a sequence-classification model, plain or wrapped by PEFT, for texts laid end to end."""
+    """Logits of a classifier, or last hidden states of a language model, plain or wrapped by PEFT."""
 
     model: Any
     packed: bool = True  # texts end to end; False: pad and call the model as it is
@@ -93,6 +94,11 @@ class Forward:
         return len(self._layers) if self.architecture else 0
 
     @property
+    def writes(self) -> bool:
+        """Whether this is a language model: its head reads every token."""
+        return self.inner.get_output_embeddings() is not None
+
+    @property
     def pools_by_mean(self) -> bool:
         """Whether the head reads the mean of a text's tokens."""
         return architectures.pools_by_mean(self.inner)
@@ -100,23 +106,27 @@ class Forward:
     @property
     def pools_late(self) -> bool:
         """Whether all tokens must leave the last layer, because pooling happens behind it."""
-        return self.pools_by_mean or (self.architecture is not None and self.architecture.checks_shape)
+        late = self.writes or self.pools_by_mean
+        return late or (self.architecture is not None and self.architecture.checks_shape)
 
     def logits(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
         """Logits [B, outputs]; with a boundary, the layers below it are not run."""
         if not self.packed:
             with self._computing(texts):
                 return self._padded(texts)
-        layers = list(self._layers)
-        k = boundary.k if boundary is not None else 0
-        if boundary is not None and k > 0:
-            ready = k == len(layers) and not self.pools_late  # [B, D]: already the pooled token
-            states = boundary.states[:, None] if ready else boundary.states[None]
-            layers[:k] = [*(Skip(layer) for layer in layers[: k - 1]), Inject(layers[k - 1], states)]
-        if k < len(layers) and not self.pools_late:
+        layers = self._layers_above(boundary)
+        if (boundary is None or boundary.k < len(layers)) and not self.pools_late:
             layers[-1] = Pool(layers[-1], self._pool_plan(texts))
         with self._running(layers, texts):
             return self._head(texts)
+
+    def hidden(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
+        """What a language model's head reads, [N, D]; with a boundary, the layers below it are not run."""
+        if not self.packed:
+            with self._computing(texts):
+                return self._padded_hidden(texts)
+        with self._running(self._layers_above(boundary), texts, pool=False):
+            return self.base(**self._inputs(texts)).last_hidden_state[0]
 
     def states(self, texts: Texts, k: int) -> Tensor:
         """What enters layer k: [N, D]; for k = number of layers the pooled token's, [B, D] (all, if it pools late)."""
@@ -138,6 +148,16 @@ class Forward:
     def _layers(self) -> nn.ModuleList:
         assert self.architecture is not None
         return self.base.get_submodule(self.architecture.layers)
+
+    def _layers_above(self, boundary: Boundary | None) -> list[nn.Module]:
+        """The layers, with those below the boundary skipped and its states put in their place."""
+        layers = list(self._layers)
+        if boundary is not None and boundary.k > 0:
+            k = boundary.k
+            ready = k == len(layers) and not self.pools_late  # [B, D]: already the pooled token
+            states = boundary.states[:, None] if ready else boundary.states[None]
+            layers[:k] = [*(Skip(layer) for layer in layers[: k - 1]), Inject(layers[k - 1], states)]
+        return layers
 
     def _pool_plan(self, texts: Texts) -> PoolPlan:
         assert self.architecture is not None
@@ -191,14 +211,22 @@ class Forward:
         return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
     def _padded(self, texts: Texts) -> Tensor:
+        input_ids, mask = self._padded_batch(texts)
+        return self.inner(input_ids=input_ids, attention_mask=mask.long()).logits
+
+    def _padded_hidden(self, texts: Texts) -> Tensor:
+        input_ids, mask = self._padded_batch(texts)
+        return self.base(input_ids=input_ids, attention_mask=mask.long(), use_cache=False).last_hidden_state[mask]
+
+    def _padded_batch(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Ids [B, T] and which of them count [B, T]."""
         rows = torch.nn.utils.rnn.pad_sequence(
             list(texts.input_ids.split(list(texts.lengths))),
             batch_first=True,
             padding_value=self.config.pad_token_id or 0,
         )
         lengths = torch.tensor(texts.lengths, device=texts.device)
-        mask = torch.arange(rows.shape[1], device=texts.device) < lengths[:, None]
-        return self.inner(input_ids=rows, attention_mask=mask.long()).logits
+        return rows, torch.arange(rows.shape[1], device=texts.device) < lengths[:, None]
 
     @torch.no_grad()
     def _agrees(self) -> bool:
@@ -212,7 +240,10 @@ class Forward:
         texts = lay_end_to_end([ids[:5], ids[5:11], ids[11:]], device)
         try:
             with in_evaluation(self.model):
-                plain, packed = self._padded(texts), self.logits(texts)
+                if self.writes:
+                    plain, packed = self._padded_hidden(texts), self.hidden(texts)
+                else:
+                    plain, packed = self._padded(texts), self.logits(texts)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
             return False  # an architecture that doesn't take our inputs: the plain forward will serve
         scale = plain.abs().max().clamp(min=1e-3)

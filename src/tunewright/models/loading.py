@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import ModelError
-from tunewright.models.adapters import adapter_base, adapter_shapes, check_head, count_labels
+from tunewright.models.adapters import adapter_base, adapter_shapes, check_head, check_tensors, count_labels
 from tunewright.models.finding import BaseModel, from_hub
 from tunewright.models.finding import resolve_base as resolve_base  # the other half of `load_base`
 from tunewright.models.quiet import quiet
+from tunewright.scanning.models import scan_model
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -70,6 +71,7 @@ def load_base(base: BaseModel, labels: LabelSpec, *, seed: int, dropout: float |
     A head trained for other labels is replaced.
     """
     folder = Path(base.path)
+    said = () if base.kind == "packaged" else scan_model(folder)  # those have pinned hashes
     if (folder / "adapter_config.json").exists():
         saved = _saved_adapter(folder, None, dropout)
         model, tokenizer, new = saved.model.merge_and_unload(), saved.tokenizer, frozenset()
@@ -79,10 +81,9 @@ def load_base(base: BaseModel, labels: LabelSpec, *, seed: int, dropout: float |
         known = _labels(config, folder)
         _label_config(config, labels)
         model, new = _load_model(folder, config, seed)
-        tokenizer = _tokenizer(folder)
-    said: tuple[str, ...] = ()
+        tokenizer = _fitting_tokenizer(folder, model)
     if _brings_head(model, new) and not _same_labels(known, labels):
-        said = (f"the base was trained for {_in_words(known)}; its head is replaced",)
+        said += (f"the base was trained for {_in_words(known)}; its head is replaced",)
         model, new = _new_head(model, labels, seed)
     _label_config(model.config, labels)
     added = tokenizer.pad_token_id is None
@@ -122,8 +123,6 @@ def _new_head(model: Any, labels: LabelSpec, seed: int) -> tuple[Any, frozenset[
 
 
 def _config(folder: Path, dropout: float | None) -> Any:
-    if not (folder / "config.json").is_file():
-        raise ModelError("no config.json here; a model folder has config.json and model.safetensors", where=str(folder))
     config = _saved_config(folder)
     if dropout is not None:
         for name in [n for n, value in vars(config).items() if is_dropout(n, value)]:
@@ -199,6 +198,18 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def _fitting_tokenizer(folder: Path, model: Any) -> Any:
+    """A tokenizer whose every word has a row in the embedding; added tokens without one are never met in a text."""
+    tokenizer, rows = _tokenizer(folder), model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"tokenizer.json has a vocab of {tokenizer.vocab_size:,} tokens, the model knows {rows:,}; they aren't "
+            "of the same model",
+            where=str(folder),
+        )
+    return tokenizer
+
+
 def _give_pad_token(model: Any, tokenizer: Any) -> tuple[str, ...]:
     """A padded batch needs a pad token; where there is none an existing one serves, since masks come from lengths."""
     if tokenizer.pad_token_id is None:
@@ -231,6 +242,7 @@ def load_saved(folder: Path | str, device: str = "cpu", *, endpoint: str | None 
     path = Path(folder)
     if not path.is_dir():
         path = Path(from_hub(str(folder), endpoint=endpoint).path)
+    scan_model(path)
     loaded = _saved_adapter(path, endpoint) if (path / "adapter_config.json").exists() else _saved_whole(path)
     loaded.model.to(device).eval()
     tokenizer = loaded.tokenizer
@@ -247,7 +259,7 @@ def _saved_whole(path: Path) -> Loaded:
             f"no classifier: {sorted(new)[0]} isn't in the weights; give the folder of a trained classifier",
             where=str(path),
         )
-    return Loaded(model, _tokenizer(path), labels)
+    return Loaded(model, _fitting_tokenizer(path, model), labels)
 
 
 def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = None) -> Loaded:
@@ -270,6 +282,7 @@ def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = Non
             model = PeftModel.from_pretrained(loaded.model, str(path))
     except UNUSABLE as error:
         raise ModelError(f"adapter can't be loaded ({_in_short(error)})", where=str(path)) from None
+    check_tensors(model, shapes, path)
     has_own = (path / "tokenizer.json").exists()
     return Loaded(model, _tokenizer(path) if has_own else loaded.tokenizer, labels)
 
@@ -277,6 +290,8 @@ def _saved_adapter(path: Path, endpoint: str | None, dropout: float | None = Non
 def _saved_config(path: Path) -> Any:
     from transformers import AutoConfig
 
+    if not (path / "config.json").is_file():
+        raise ModelError("no config.json here; a model folder has config.json and model.safetensors", where=str(path))
     try:
         with quiet():
             # Said aloud: left to itself, transformers asks on the terminal whether to run a folder's own code.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tunewright import durable
 from tunewright.data.labels import LabelSpec
-from tunewright.errors import MachineError, ModelError
+from tunewright.errors import MachineError, ModelError, TunewrightError
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, load_saved
@@ -45,25 +45,38 @@ def save_model(
     labels: LabelSpec,
     max_length: int,
     truncate: str,
+    check: Callable[[Path], None] = lambda written: None,
 ) -> SavedModel:
-    """Write the model folder whole, then put it in place. Raises MachineError."""
-    writing = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(writing, ignore_errors=True)
+    """Write the model folder whole, `check` it, then put it in place. Raises MachineError, and what `check` raises."""
+    writing = folder.with_name(f".writing-{folder.name}")
+    durable.reached(f"begin save {folder}")
     try:
+        durable.make_folder(writing)
         with quiet():
             if hasattr(model, "peft_config"):
                 _save_adapter(model, writing, base)
             else:
                 model.save_pretrained(str(writing))
             _save_tokenizer(tokenizer, writing, max_length, truncate)
-        shutil.rmtree(folder, ignore_errors=True)
-        writing.rename(folder)
-    except (OSError, SafetensorError) as error:  # safetensors has its own words for a full disk
-        shutil.rmtree(writing, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"model can't be written ({reason})", where=str(folder)) from None
+        check(writing)
+        durable.sync_tree(writing)
+        durable.put_in_place(writing, folder)
+    except BaseException as error:
+        _give_up(writing, folder, error)
+        raise
+    durable.reached(f"end save {folder}")
     files = tuple(sorted(p.name for p in folder.iterdir()))
     return SavedModel(sum((folder / f).stat().st_size for f in files if f.endswith(".safetensors")), files)
+
+
+def _give_up(writing: Path, folder: Path, error: BaseException) -> None:
+    """Nothing half written stays; a full disk is one sentence, whether the system or safetensors says it."""
+    with contextlib.suppress(OSError):
+        durable.remove_folder(writing)
+    if isinstance(error, SafetensorError):
+        error = durable.as_os_error(error)
+    if isinstance(error, OSError) and not isinstance(error, TunewrightError):
+        raise MachineError(f"model can't be written ({durable.reason(error)})", where=str(folder)) from None
 
 
 def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:

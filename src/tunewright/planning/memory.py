@@ -1,12 +1,15 @@
 """How large a micro-batch may be: measured need per token against the memory this process may use.
 
 On a CPU the kernel kills instead of raising, so the bound is set beforehand. One forward over the longest text counts
-the bytes that autograd keeps; attention here keeps no square of the length, so need grows with tokens.
+the bytes that autograd keeps. Where attention has dropout it keeps squares of the length, so shorter texts need less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import ctypes
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ import torch
 from tunewright.data.batching import Examples, collate
 from tunewright.learning.gradients import Objective
 from tunewright.models.forward import Boundary, Forward
+from tunewright.runtime import memory_available, memory_in_use
 
 # Largest micro-batch used when memory is no limit: beyond it a CPU's caches, and so its speed, suffer.
 PREFERRED_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
@@ -38,13 +42,25 @@ def bytes_per_token(
     if 0 < k < forward.num_layers:
         width = forward.config.hidden_size
         boundary = Boundary(k, torch.zeros(batch.texts.num_tokens, width, device=device))
-    # Measuring must not change what the run draws.
+    # Measuring must not change what the run draws. A loaded model is in evaluation, where dropout keeps nothing.
     with (
+        in_training(forward.model),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
-        objective.loss_sum(forward.logits(batch.texts, boundary), batch.labels)
+        objective.loss_of(forward, batch, boundary)
     return sum(seen.values()) / batch.texts.num_tokens
+
+
+@contextlib.contextmanager
+def in_training(model: Any) -> Generator[None]:
+    """Dropout on inside, the model's mode restored after."""
+    was_training = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def largest_micro_batch(
@@ -59,3 +75,19 @@ def largest_micro_batch(
         short = " (one text, and more than is free)" if fits < longest else ""
         say(f"memory: {need}, so micro-batches of {chosen} tokens{short}")
     return chosen
+
+
+def memory_held(device: str) -> int:
+    """Bytes that this process holds where the model is."""
+    return torch.cuda.memory_allocated() if device == "cuda" else memory_in_use()
+
+
+def give_back() -> None:
+    """Have the C library return freed memory, so that what is held is what is used; elsewhere than in glibc nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def memory_free(device: str) -> int:
+    """Bytes that it may still take there."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else memory_available()

@@ -19,6 +19,7 @@ from tunewright.models.inference import predict_logits
 from tunewright.models.loading import load_saved
 from tunewright.models.quiet import quiet
 from tunewright.models.saving import rewrite_adapter_base
+from tunewright.scanning.models import copy_model, scan_model
 
 TOLERANCE = 1e-4  # fp32, relative to the largest logit: merging adds the same numbers in another order
 PROBE_TEXTS, PROBE_TOKENS = 6, 16
@@ -29,13 +30,14 @@ def export(model_folder: Path, to: Literal["adapter", "merged"], output: Path) -
     model_folder, output = Path(model_folder), Path(output)
     target = output.absolute()
     has_adapter = _check(model_folder, to, target)
+    scan_model(model_folder)
     writing = target.with_name(f".{target.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     try:
         if to == "merged" and has_adapter:
             _merge(model_folder, writing)
         else:
-            shutil.copytree(model_folder, writing)
+            copy_model(model_folder, writing)
         if to == "adapter":
             # A path of this machine means nothing elsewhere; without a known Hub id it stays, and works here.
             rewrite_adapter_base(writing, packaged.hub_id_of)

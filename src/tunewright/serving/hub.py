@@ -18,6 +18,8 @@ from tunewright.models import packaged
 from tunewright.models.finding import HUB_FILES
 from tunewright.models.quiet import quiet
 from tunewright.models.saving import rewrite_adapter_base
+from tunewright.scanning.files import scan_run
+from tunewright.scanning.models import scan_model
 from tunewright.serving.card import model_card, public_recipe
 
 # Of an earlier push: an adapter beside a whole model would be loaded in its place, or the other way round.
@@ -31,12 +33,14 @@ def push(
 
     Raises ModelError, NetworkError, UsageError in one sentence.
     """
+    scan_run(Path(run_folder))
     record = read_record(Path(run_folder))
     state = record.run.get("state")
     if state not in (None, "succeeded"):
         raise ModelError(f"isn't finished: its state is {state}", where=str(run_folder))
     if not (record.folder / "model").is_dir():
         raise ModelError("this run has no model to push; finish it first", where=str(run_folder))
+    scan_model(record.folder / "model")
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "model"
         _prepare(record, repo_id, prepared)

@@ -27,11 +27,13 @@ from tunewright.data.survey import text_of
 from tunewright.data.tokenizing import encode_texts
 from tunewright.errors import DataError, ModelError
 from tunewright.evaluation.metrics import probabilities
-from tunewright.learning.checkpoints import load_weights
+from tunewright.learning.tensors import load_weights
 from tunewright.models import architectures
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, Loaded, load_base, load_saved, resolve_base
+from tunewright.scanning.files import scan_run
+from tunewright.scanning.headers import check_headers
 from tunewright.serving.writing import STANDARD, check_target, write_rows
 
 BLOCK = 256  # rows read, answered and written together: enough to sort by length, little to hold
@@ -70,12 +72,15 @@ class Predictor:
         """From a model or adapter folder or a Hub id; `weights`: a checkpoint folder of the same run, put on top."""
         loaded = load_saved(model, _device(device))
         if weights is not None:
+            check_headers(weights)
             load_weights(loaded.model, load_file(weights / "weights.safetensors"))
         return cls._of(loaded)
 
     @classmethod
     def load_untrained(cls, run_folder: Path, device: str = "auto") -> Predictor:
         """The model of a run as it was before its first step: the base under the same new head."""
+        scan_run(run_folder)
+        check_headers(run_folder)
         summary = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
         tuned = load_saved(run_folder / "model")
         path = summary["model"]["path"]

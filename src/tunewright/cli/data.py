@@ -1,0 +1,222 @@
+"""`tunewright data check`: what is wrong, or odd, with the data, before anything is trained on it.
+
+Parses, finds the tokenizer, calls `data.examining`, prints the report. `data_lines` makes the lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewright.cli import output
+from tunewright.cli.options import AsJson, Overrides, example, override
+from tunewright.cli.train import is_recipe
+from tunewright.errors import DataError, TunewrightError, UsageError
+
+if TYPE_CHECKING:
+    from tunewright.data.examining import Examined, Tokens
+    from tunewright.data.findings import DataReport
+    from tunewright.data.repairing import Repaired
+    from tunewright.recipe import Recipe
+
+app = typer.Typer(help="Look at data before training on it.", no_args_is_help=False, rich_markup_mode="rich")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `check` a command of its own while it is the only one."""
+
+
+@app.command(
+    "check",
+    epilog=example(
+        "tunewright data check reviews.csv",
+        "tunewright data check reviews.csv --fix -o reviews.fixed.csv",
+        "tunewright data check tunewright.yaml --show 3",
+    ),
+)
+def check(
+    subject: Annotated[str, typer.Argument(metavar="DATA|RECIPE", help="Data: file, folder or Hub id; or a recipe.")],
+    validation: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Validation data, to look for leaks between the two.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="M", help="Base model whose tokens are counted; default: the recipe's.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", metavar="N", min=1, help="Tokens that are kept of each text.")
+    ] = None,
+    show: Annotated[int, typer.Option(metavar="N", min=0, help="Show the first N rows as the model's tokens.")] = 0,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy to -o FILE and say every repair.")] = False,
+    target: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where --fix writes; never the data itself.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what makes training fail or its scores lie; exit code 3 if a run would refuse the data."""
+    flags = {
+        "data.validation": validation,
+        "data.text": text,
+        "data.label": label,
+        "model": model,
+        "data.max_length": max_length,
+    }
+    given = [override(key, value) for key, value in flags.items() if value is not None]
+    recipe = _recipe(subject, [*given, *(overrides or [])])
+    _check_flags(recipe, fix, target, given_model=model is not None)
+    _run(recipe, show=show, target=target, as_json=as_json, insist=model is not None or show > 0)
+
+
+def _recipe(subject: str, overrides: list[str]) -> Recipe:
+    from tunewright.recipe_files import build_recipe, load_recipe
+
+    if is_recipe(subject):
+        return load_recipe(Path(subject), overrides)
+    return build_recipe({"data": {"train": subject}}, overrides)
+
+
+def _check_flags(recipe: Recipe, fix: bool, target: Path | None, *, given_model: bool) -> None:
+    from tunewright.data.repairing import check_output
+
+    if fix and target is None:
+        raise UsageError("--fix writes a copy: say where with -o FILE", field="-o")
+    if target is not None and not fix:
+        raise UsageError("-o is for --fix, which writes a repaired copy; add --fix", field="-o")
+    if target is not None:
+        source = Path(recipe.data.train).expanduser()
+        check_output(source, target)
+        validation = recipe.data.validation
+        named = isinstance(validation, str) and target.exists() and Path(validation).exists()
+        if named and target.samefile(str(validation)):
+            raise UsageError("is the validation data, which is never changed", where=str(target), field="-o")
+
+
+def _run(recipe: Recipe, *, show: int, target: Path | None, as_json: bool, insist: bool) -> None:
+    from tunewright.data.examining import examine
+    from tunewright.data.repairing import repair
+
+    tokens, missing = _tokens(recipe, insist)
+    with _progress() as on_rows:
+        examined = examine(recipe.data, recipe.training.seed, tokens, on_rows)
+    fixed = repair(examined, target) if target is not None else None
+    error = _verdict(recipe, examined.report, fixed)
+    shown = _shown(recipe, examined, tokens, show)
+    if as_json:
+        extra = {"shown": [row.to_json() for row in shown], "fixed": fixed.to_json() if fixed else None}
+        failed = {"error": output.failure(error)["error"]} if error else {}
+        state = "unusable" if error else "usable"
+        output.print_json({"run": None, "state": state, "metrics": {}, **examined.report.to_json(), **extra, **failed})
+    else:
+        _print(recipe, examined, shown, fixed, missing, error)
+    if error:
+        raise output.Reported(error) if as_json else error
+
+
+def _print(
+    recipe: Recipe, examined: Examined, shown: list[Any], fixed: Repaired | None, missing: str, error: DataError | None
+) -> None:
+    from tunewright.cli import data_lines
+
+    signs, fit = output.marks(), output.width()
+    report = examined.report
+    output.show(data_lines.report_lines(report, signs, fit, missing))
+    if shown:
+        data_lines.show_rows(shown, sys.stdout, signs, fit)
+    if fixed:
+        output.show(["", *data_lines.repair_lines(fixed, signs, fit)])
+    output.show(["", *data_lines.last_lines(report, recipe.data.train, fixed, error is None, signs)])
+
+
+# ---- the tokenizer, and how many tokens are kept ----
+
+
+def _tokens(recipe: Recipe, insist: bool) -> tuple[Tokens | None, str]:
+    """The base model's tokens; without the model, None and why, unless someone asked for it."""
+    from tunewright.data.examining import Tokens
+    from tunewright.models.finding import resolve_base
+    from tunewright.models.loading import _tokenizer
+
+    try:
+        folder = Path(resolve_base(recipe.model, recipe.revision).path)
+        return Tokens(_tokenizer(folder), _decide_length(recipe, folder)), ""
+    except TunewrightError as error:
+        if insist:
+            raise
+        return None, str(error)
+
+
+def _decide_length(recipe: Recipe, folder: Path) -> Callable[[Any, str], tuple[int, str]]:
+    """What a run would decide, by its own rule."""
+    from transformers import AutoConfig
+
+    from tunewright.defaults import Facts, resolve
+    from tunewright.evaluation.metrics import default_metric
+    from tunewright.stages import _context_length
+
+    context = _context_length(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+
+    def decide(lengths: Any, kind: Any) -> tuple[int, str]:
+        facts = Facts(len(lengths), lengths[:2_000], context, 0, kind, default_metric(kind))
+        resolved, origins = resolve(recipe, facts)
+        assert isinstance(resolved.data.max_length, int)
+        return resolved.data.max_length, origins["data.max_length"]
+
+    return decide
+
+
+# ---- after the examination ----
+
+
+def _verdict(recipe: Recipe, report: DataReport, fixed: Repaired | None) -> DataError | None:
+    """Why a run would refuse the data (the repaired copy, where there is one); None where it wouldn't."""
+    if fixed is not None:
+        return _refusal(recipe, fixed.path)
+    stops = [finding for finding in report.findings if finding.level == "unusable"]
+    if not stops:
+        return None
+    more = f" ({len(stops) - 1} more above)" if len(stops) > 1 else ""
+    where = None if stops[0].sentence.startswith(report.parts[stops[0].part].name) else report.parts[stops[0].part].name
+    return DataError(f"{stops[0].sentence}{more}", where=where)
+
+
+def _refusal(recipe: Recipe, train: Path) -> DataError | None:
+    """What a run would say to this file, by reading it as a run does."""
+    from tunewright.data.preparing import read
+    from tunewright.data.sources import open_data
+
+    held_out = recipe.data.validation
+    validation = held_out if isinstance(held_out, str) and held_out != "auto" else None
+    try:
+        read(open_data(train, validation=validation), recipe.data, recipe.training.seed)
+    except DataError as error:
+        return error
+    return None
+
+
+def _shown(recipe: Recipe, examined: Examined, tokens: Tokens | None, count: int) -> list[Any]:
+    from tunewright.data.showing import shown_rows
+
+    lengths = examined.report.lengths.get("train")
+    if not count or tokens is None or lengths is None:
+        return []
+    return shown_rows(
+        examined.train_source, examined.columns, tokens.tokenizer, count, lengths.max_length, recipe.data.truncate
+    )
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[int], None]]:
+    """A line on a terminal that counts rows and is gone at the end."""
+    if not output.is_live(sys.stderr):
+        yield lambda rows: None
+        return
+    with output.console(sys.stderr).status("reading") as status:
+        yield lambda rows: status.update(f"reading: {rows:,} rows")

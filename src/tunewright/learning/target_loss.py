@@ -1,0 +1,123 @@
+"""Cross-entropy of a language model at its targets alone, without ever holding all logits.
+
+Stands between the last hidden states and the objective. A vocabulary of 262,144 words makes a [T, V] tensor of 1 MB per
+target; here a chunk of targets at a time gives its loss and its gradient, and is forgotten. Equal to the plain loss and
+its gradients within rounding. Knows nothing of prompts, masks or batches.
+
+Shapes: T targets, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 96 << 20  # of fp32 logits at once; on a CPU smaller ones lose speed and larger ones gain none
+
+
+@dataclass(frozen=True)
+class LanguageHead:
+    """What turns a hidden state into logits: softcap(scale · (W h + b))."""
+
+    weight: Tensor  # [V, D]
+    bias: Tensor | None = None  # [V]
+    softcap: float | None = None  # Gemma 2's final_logit_softcapping
+    scale: float = 1.0  # Granite's and Cohere's logit scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[T, D] -> float32 [T, V]."""
+        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), self.bias).float()
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return torch.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
+
+
+def target_loss_sum(hidden: Tensor, head: LanguageHead, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Σ_t w_t · −log p(target_t), in nats: hidden [T, D], targets int64 [T], weights [T] -> scalar with gradients."""
+    if not len(targets):
+        return hidden.sum() * 0.0
+    return _TargetLoss.apply(hidden, head.weight, head.bias, head, targets, weights)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def target_losses(hidden: Tensor, head: LanguageHead, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """−log p of each target in nats, float32 [T], and whether it was the likeliest word, bool [T]."""
+    losses, hits = [hidden.new_zeros(0, dtype=torch.float32)], [targets.new_zeros(0, dtype=torch.bool)]
+    for part, wanted in zip(hidden.split(_chunk(head)), targets.split(_chunk(head)), strict=True):
+        logits = head.logits(part)
+        losses.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        hits.append(logits.argmax(1) == wanted)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def _chunk(head: LanguageHead) -> int:
+    """Targets computed at once."""
+    return max(1, CHUNK_BYTES // (4 * head.weight.shape[0]))
+
+
+class _TargetLoss(torch.autograd.Function):
+    """Loss and gradient in one pass: what autograd would keep, the logits, is the very thing that doesn't fit."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: LanguageHead,
+        targets: Tensor,
+        weights: Tensor | None,
+    ) -> Tensor:
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
+        total = torch.zeros((), device=hidden.device)
+        size = _chunk(head)
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
+            share = weights[part] if weights is not None else None
+            loss, grad = _loss_and_gradient(head, hidden[part], targets[part], share)
+            total += loss
+            if grad_hidden is not None:
+                grad_hidden[part] = grad.to(weight.dtype) @ weight
+            if grad_weight is not None:
+                grad_weight += (grad.T.to(hidden.dtype) @ hidden[part]).float()
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = (weight.dtype, bias.dtype if bias is not None else None)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = grad_outputs
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        return (
+            grad_hidden * scale if grad_hidden is not None else None,
+            (grad_weight * scale).to(ctx.dtypes[0]) if grad_weight is not None else None,
+            (grad_bias * scale).to(ctx.dtypes[1]) if grad_bias is not None else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _loss_and_gradient(
+    head: LanguageHead, hidden: Tensor, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the losses of a chunk, and its gradient by W h + b: float32 [t, V], made in the logits' place."""
+    logits = head.logits(hidden)
+    slope = None if not head.softcap else 1 - (logits / head.softcap) ** 2
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    normaliser = logits.logsumexp(1)
+    losses = normaliser - chosen
+    grad = logits.sub_(normaliser[:, None]).exp_()
+    grad[torch.arange(len(targets), device=grad.device), targets] -= 1
+    if slope is not None:
+        grad *= slope
+    if weights is not None:
+        losses, grad = losses * weights, grad.mul_(weights[:, None])
+    return losses.sum(), grad.mul_(head.scale) if head.scale != 1.0 else grad

@@ -1,0 +1,120 @@
+"""Floating-point operations of a text, counted while a few short ones are computed: no table of architectures.
+
+The count of a text of n tokens is a polynomial: a constant (head and last layer), n (linear layers), n² (attention).
+Three short texts give its coefficients, for any model and any choice of what learns. Stands below `time`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from tunewright.data.batching import Batch, Examples, Texts
+from tunewright.learning.gradients import Objective
+from tunewright.models.boundary import keeps_one_vector
+from tunewright.models.forward import Boundary, Forward, in_evaluation
+from tunewright.planning.memory import in_training
+
+LONGEST_COUNTED = 48  # tokens; a polynomial needs no long text
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of a text of n tokens: each + linear n + square n²."""
+
+    each: float = 0.0
+    linear: float = 0.0
+    square: float = 0.0
+
+    def flops(self, lengths: np.ndarray) -> float:
+        """Of all these texts."""
+        n = lengths.astype(np.float64)
+        return float(self.each * len(n) + self.linear * n.sum() + self.square * (n * n).sum())
+
+
+@dataclass(frozen=True)
+class Works:
+    """The three kinds of work of a run."""
+
+    training: Work  # forward and backward above the boundary
+    scoring: Work  # forward above the boundary
+    caching: Work  # forward below it; nothing where there is no boundary
+
+
+def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np.ndarray, k: int) -> Works:
+    """Count on cuts of the longest text. Draws nothing and leaves no gradient."""
+    longest = int(np.argmax(lengths))
+    ids = torch.from_numpy(np.asarray(dataset.tokens(longest), dtype=np.int64)[:LONGEST_COUNTED])
+    device = next(forward.model.parameters()).device
+    label = torch.from_numpy(np.ascontiguousarray(dataset.labels[[longest]])).to(device)
+    sizes = sorted({max(1, len(ids) // 4), max(1, len(ids) // 2), len(ids)})
+    batches = [Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest])) for n in sizes]
+
+    def train(batch: Batch) -> None:
+        objective.loss_of(forward, batch, zeros(forward, batch.texts, k)).backward()
+
+    def score(batch: Batch) -> None:
+        with torch.no_grad(), in_evaluation(forward.model):
+            forward.logits(batch.texts, zeros(forward, batch.texts, k))
+
+    def cache(batch: Batch) -> None:
+        with torch.no_grad(), in_evaluation(forward.model):
+            forward.states(batch.texts, k)
+
+    with undisturbed(forward.model):
+        counted = [_work(step, batches, sizes) for step in (train, score, *([cache] if k else []))]
+    return Works(*counted, *([] if k else [Work()]))
+
+
+@contextlib.contextmanager
+def undisturbed(model: Any) -> Generator[None]:
+    """Training mode inside; random state, mode and gradients are afterwards as they were before."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), in_training(model):
+        try:
+            yield
+        finally:
+            model.zero_grad(set_to_none=True)
+
+
+def zeros(forward: Forward, texts: Texts, k: int) -> Boundary | None:
+    """Stands for what a cache would hold of these texts."""
+    if not k:
+        return None
+    rows = len(texts.lengths) if keeps_one_vector(forward, k) else texts.num_tokens
+    return Boundary(k, torch.zeros(rows, forward.config.hidden_size, device=texts.device))
+
+
+def _work(step: Callable[[Batch], None], batches: Sequence[Batch], sizes: Sequence[int]) -> Work:
+    """The polynomial through the counts."""
+    counts = [_flops(step, batch) for batch in batches]
+    high_first = np.polyfit(sizes, counts, len(sizes) - 1) if len(sizes) > 1 else [0.0, counts[0]]
+    each, linear, square = [*reversed([float(c) for c in high_first]), 0.0, 0.0][:3]
+    return Work(each, linear, square)
+
+
+def _flops(step: Callable[[Batch], None], batch: Batch) -> float:
+    with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter:
+        step(batch)
+    return float(counter.get_total_flops())
+
+
+def _forward_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _backward_attention(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+# torch counts attention on GPUs only.
+_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_attention,
+}

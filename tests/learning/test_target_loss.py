@@ -1,0 +1,110 @@
+"""The chunked loss equals the plain one: value, and every gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tunewright.learning import target_loss
+from tunewright.learning.target_loss import LanguageHead, target_loss_sum, target_losses
+
+T, D, V = 37, 16, 101
+
+
+@pytest.fixture(autouse=True)
+def several_chunks(monkeypatch):
+    monkeypatch.setattr(target_loss, "CHUNK_BYTES", 4 * V * 8)  # eight targets at a time, the last chunk uneven
+
+
+def made(bias: bool = True, **rest):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, offset = (torch.randn(*shape, generator=generator) for shape in ((T, D), (V, D), (V,)))
+    targets = torch.randint(V, (T,), generator=generator)
+    hidden, weight, offset = hidden.requires_grad_(), weight.requires_grad_(), offset.requires_grad_()
+    return hidden, LanguageHead(weight, offset if bias else None, **rest), targets
+
+
+def plain(hidden, head, targets, weights=None):
+    """As one would write it, all logits at once."""
+    logits = (hidden @ head.weight.T + (head.bias if head.bias is not None else 0)) * head.scale
+    if head.softcap:
+        logits = torch.tanh(logits / head.softcap) * head.softcap
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    return (losses * weights).sum() if weights is not None else losses.sum()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rest", [{}, {"bias": False}, {"softcap": 3.0}, {"scale": 0.25}, {"softcap": 2.0, "scale": 2}])
+def test_loss_and_gradients_equal_the_plain_ones(rest, weighted):
+    hidden, head, targets = made(**rest)
+    weights = torch.rand(T, generator=torch.Generator().manual_seed(1)) if weighted else None
+    wanted = [x for x in (hidden, head.weight, head.bias) if x is not None]
+    expected, found = plain(hidden, head, targets, weights), target_loss_sum(hidden, head, targets, weights)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-6)
+    expected_grads = torch.autograd.grad(expected * 0.7, wanted)
+    found_grads = torch.autograd.grad(found * 0.7, wanted)  # whatever comes from above is passed on
+    for one, other in zip(found_grads, expected_grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_torch_agrees():
+    """An independent implementation: torch's own chunked loss."""
+    hidden, head, targets = made(bias=False)
+    expected = F.linear_cross_entropy(
+        hidden, head.weight, targets, reduction="sum", options=torch.nn.LinearCrossEntropyOptions()
+    )
+    torch.testing.assert_close(target_loss_sum(hidden, head, targets), expected)
+
+
+def test_a_frozen_head_costs_no_gradient_of_its_own():
+    hidden, head, targets = made()
+    frozen = LanguageHead(head.weight.detach(), head.bias.detach())
+    loss = target_loss_sum(hidden, frozen, targets)
+    saved = [tensor for tensor in loss.grad_fn.saved_tensors if tensor is not None]
+    assert [tensor.shape for tensor in saved] == [(T, D)]
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, hidden)[0], torch.autograd.grad(plain(hidden, head, targets), hidden)[0],
+        atol=1e-5, rtol=1e-5,
+    )  # fmt: skip
+
+
+def test_no_tensor_as_large_as_all_logits(monkeypatch):
+    hidden, head, targets = made()
+    sizes = []
+    whole = LanguageHead.logits
+    monkeypatch.setattr(LanguageHead, "logits", lambda self, part: sizes.append(len(part)) or whole(self, part))
+    target_loss_sum(hidden, head, targets)
+    assert sizes == [8, 8, 8, 8, 5]
+
+
+def test_bf16_is_near():
+    hidden, head, targets = made(bias=False)
+    expected = plain(hidden, head, targets)
+    rounded = LanguageHead(head.weight.detach().bfloat16())
+    low = hidden.detach().bfloat16().requires_grad_()
+    found = target_loss_sum(low, rounded, targets)
+    assert found.dtype == torch.float32 and abs(found - expected) < 0.02 * expected
+    (gradient,) = torch.autograd.grad(found, low)
+    (exact,) = torch.autograd.grad(expected, hidden)
+    assert gradient.dtype == torch.bfloat16
+    assert F.cosine_similarity(gradient.float().flatten(), exact.flatten(), dim=0) > 0.999
+
+
+def test_losses_and_hits_of_each_target():
+    hidden, head, targets = made()
+    losses, hits = target_losses(hidden, head, targets)
+    logits = hidden @ head.weight.T + head.bias
+    torch.testing.assert_close(losses, F.cross_entropy(logits, targets, reduction="none"))
+    assert torch.equal(hits, logits.argmax(1) == targets)
+
+
+def test_known_answers():
+    uniform = LanguageHead(torch.zeros(V, D))
+    hidden, _, targets = made()
+    assert target_loss_sum(hidden, uniform, targets).item() == pytest.approx(T * math.log(V), rel=1e-6)
+    none = target_loss_sum(hidden[:0], uniform, targets[:0])
+    assert none.item() == 0.0
+    none.backward()  # a micro-batch without targets has a gradient: zero
