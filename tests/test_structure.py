@@ -24,8 +24,20 @@ LAYERS = [
     ["evaluation"],
     ["planning"],
     ["serving"],
-    ["recording", "summaries", "runs", "opening", "stages", "describing", "judging", "costing", "planned", "doctor",
-     "pipeline", "library"],
+    [
+        "recording",
+        "summaries",
+        "runs",
+        "opening",
+        "stages",
+        "describing",
+        "judging",
+        "costing",
+        "planned",
+        "doctor",
+        "pipeline",
+        "library",
+    ],
     ["cli", "__main__", "__init__"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

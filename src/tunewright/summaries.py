@@ -58,7 +58,7 @@ class _Data(_Part):
 class _Best(_Part):
     step: Whole
     metric: str
-    value: float
+    value: float | None  # none where it is undefined: ROC-AUC of a single class
     epoch: float | None = None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,7 +15,9 @@ from tunewright.cli.app import app, main, with_optional_run
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "tokenizers"}
 HELP = "from tunewright.cli.app import main; main(['--help'])"
-COMMANDS = ["init", "schema", "demo", "train", "evaluate", "compare", "report", "predict", "export", "push"]
+COMMANDS = [
+    "init", "schema", "demo", "doctor", "plan", "train", "evaluate", "compare", "report", "predict", "export", "push",
+]  # fmt: skip
 
 
 def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,10 +35,13 @@ def test_help_imports_nothing_heavy():
 
 
 def test_help_takes_less_than_half_a_second():
+    """Of the processor's time: what a person waits for on a machine that isn't busy with other tests."""
+
     def seconds() -> float:
-        begin = time.perf_counter()
+        begin = resource.getrusage(resource.RUSAGE_CHILDREN)
         in_a_process(HELP)
-        return time.perf_counter() - begin
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime
 
     assert min(seconds() for _ in range(4)) < 0.5
 
@@ -49,7 +54,9 @@ def test_help_panels_follow_the_work(capsys):
     assert out.rstrip().splitlines()[-1].strip() == "tunewright train reviews.jsonl --validation 0.1"
 
 
-@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["runs", verb] for verb in ("ls", "show", "rm")])
+@pytest.mark.parametrize(
+    "command", [[name] for name in COMMANDS] + [["runs", verb] for verb in ("ls", "show", "rm")] + [["data", "check"]]
+)
 def test_each_help_ends_with_a_line_to_paste(command, capsys):
     assert main([*command, "--help"]) == 0
     last = capsys.readouterr().out.rstrip().splitlines()[-1].strip()

@@ -65,7 +65,8 @@ def test_cutting_keeps_order():
 def test_texts_lie_end_to_end():
     texts = lay_end_to_end([[1, 2], np.array([3], dtype=np.int32)])
     assert texts.input_ids.tolist() == [1, 2, 3] and texts.lengths == (2, 1) and texts.num_tokens == 3
-    assert texts.input_ids.dtype == torch.int64  # what an embedding takes, whatever the arrays on disk hold
+    stored = lay_end_to_end([np.array([3], dtype=np.int32)])
+    assert stored.input_ids.dtype == torch.int64  # what an embedding takes, whatever the arrays on disk hold
     assert texts.device == torch.device("cpu")
 
 
@@ -75,7 +76,9 @@ def test_texts_of_one_length_keep_their_order():
     order = np.random.default_rng([5, 2]).permutation(256)
     steps = epoch_steps(equal, 8, seed=5, epoch=2)
     assert {tuple(s) for s in steps} == {tuple(s) for s in order.reshape(-1, 8)}
-    assert np.concatenate(micro_batches(order, equal, 70)).tolist() == order.tolist()
+    few = np.array([5, 6, 7])[np.random.default_rng(0).integers(0, 3, 256)]  # few lengths, many ties
+    expected = np.concatenate([order[few[order] == length] for length in (5, 6, 7)])
+    assert np.concatenate(micro_batches(order, few, 70)).tolist() == expected.tolist()
 
 
 def test_windows_are_sorted_apart():

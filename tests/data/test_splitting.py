@@ -133,10 +133,13 @@ def test_a_text_one_row_too_large_for_its_share_is_not_held_out() -> None:
 
 
 def test_rows_left_over_go_to_the_first_classes() -> None:
-    """Equal remainders: an unstable sort would choose by processor."""
-    keys = np.repeat(np.arange(40), 14).astype(np.int32)
-    _, validation = split(keys, distinct(560), 0.1, 0)
-    assert np.bincount(keys[validation]).tolist() == [2] * 16 + [1] * 24
+    """Equal remainders, in mixed order: an unstable sort would choose by processor."""
+    sizes = np.array([14, 13, 12])[np.random.default_rng(0).integers(0, 3, 60)]
+    keys = np.repeat(np.arange(60), sizes).astype(np.int32)
+    _, validation = split(keys, distinct(len(keys)), 0.1, 0)
+    by_remainder = [*np.flatnonzero(sizes == 14), *np.flatnonzero(sizes == 13), *np.flatnonzero(sizes == 12)]
+    more = by_remainder[: round(len(keys) * 0.1) - 60]
+    assert np.flatnonzero(np.bincount(keys[validation]) == 2).tolist() == sorted(more)
 
 
 def test_texts_are_shuffled_by_splitmix64() -> None:

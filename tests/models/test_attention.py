@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import AttentionInterface
 
 from tunewright.models.attention import (
     NAME,
@@ -82,6 +83,7 @@ def test_the_config_is_restored_even_after_an_error():
     config = types.SimpleNamespace(_attn_implementation="sdpa", _attn_implementation_internal="sdpa")
     with pytest.raises(ValueError), packed_attention_in(config):
         assert config._attn_implementation_internal == NAME
+        assert AttentionInterface()[NAME] is packed_attention  # where transformers looks the name up
         raise ValueError
     assert config._attn_implementation_internal == "sdpa"
 
@@ -124,6 +126,26 @@ def test_scaling_is_by_width_where_the_model_names_none(softcap, causal):
     module = types.SimpleNamespace(is_causal=causal)
     found, _ = packed_attention(module, q, k, v, None, sequence_lengths=LENGTHS, softcap=softcap)
     torch.testing.assert_close(found.double(), plain(q, k, v, 8**-0.5, causal), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(4,), (4, 4), (3, 5), (3, 3, 5, 5)])
+def test_one_and_two_lengths(lengths):
+    """Texts of one length go together; all of them come back, in their order."""
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 2, sum(lengths), 8, generator=generator) for _ in range(3))
+    found, _ = packed_attention(types.SimpleNamespace(), q, k, v, None, sequence_lengths=lengths)
+    texts = [F.scaled_dot_product_attention(*t) for t in zip(*(x.split(lengths, 2) for x in (q, k, v)), strict=True)]
+    torch.testing.assert_close(found, torch.cat(texts, 2).transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_fp32_keeps_no_square_of_the_length(monkeypatch):
+    """It must go through the fused kernel: `plan` counts on memory that grows with tokens."""
+    real, seen = F.scaled_dot_product_attention, []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: seen.append(a[0].dtype) or real(*a, **k))
+    for dtype in (torch.float32, torch.bfloat16):
+        q = torch.zeros(1, 2, sum(LENGTHS), 8, dtype=dtype)
+        packed_attention(types.SimpleNamespace(), q, q, q, None, sequence_lengths=LENGTHS)
+    assert set(seen) == {torch.float32}
 
 
 def test_a_module_that_does_not_say_sees_both_ways():
@@ -171,6 +193,16 @@ def test_dropout_drops_weights_and_keeps_their_sum_in_the_mean(softcap):
     dropped, _ = packed_attention(types.SimpleNamespace(), q, k, ones, None, dropout=0.5, **attend)
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
     assert dropped.std().item() == pytest.approx(200**-0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_masks_are_made_where_the_states_are(window, softcap):
+    """On a device without data, as on a GPU, a mask from elsewhere would be an error."""
+    q = torch.zeros(1, 2, sum(LENGTHS), 8, device="meta")
+    module = types.SimpleNamespace(is_causal=True)
+    attend = dict(sequence_lengths=LENGTHS, sliding_window=window, softcap=softcap)
+    assert packed_attention(module, q, q, q, None, **attend)[0].shape == (1, sum(LENGTHS), 2, 8)
 
 
 def test_a_window_as_wide_as_the_text_needs_no_mask():

@@ -103,6 +103,7 @@ def test_full_adds_a_pad_token_with_a_row_of_its_own(kind, tmp_path):
 def test_a_saved_model_is_a_base(method, tmp_path):
     """One run's model is the next run's base, with the same labels or others."""
     made = make("bert", tmp_path, method)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
     saved(made, tmp_path / "runs" / "first" / "model")
     base = resolve_base("run:first", runs=tmp_path / "runs")
     same = load_base(base, LABELS, seed=0)

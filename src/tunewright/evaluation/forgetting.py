@@ -25,6 +25,7 @@ from tunewright.evaluation.wording import decimals, percent
 
 NEGLIGIBLE = 0.01  # of the perplexity: below it nobody would notice, however sure it is
 SMALL = 0.05
+SHARES_MOVED = (1e-6, 0.05, 0.25)  # of the distance between unrelated tokens
 # All of five documents agreeing happens by chance once in sixteen: below six there is no interval to speak of.
 FEWEST_DOCUMENTS = 6
 
@@ -112,8 +113,11 @@ class Drift:
     def verdict(self) -> Movement:
         """By the share; without one, by the distance itself."""
         share = self.share if math.isfinite(self.share) else self.moved
-        names: tuple[tuple[float, Movement], ...] = ((1e-6, "did not move"), (0.05, "hardly moved"), (0.25, "moved"))
-        return next((name for most, name in names if share < most), "moved far")
+        if share < SHARES_MOVED[0]:
+            return "did not move"
+        if share < SHARES_MOVED[1]:
+            return "hardly moved"
+        return "moved" if share < SHARES_MOVED[2] else "moved far"
 
     def words(self) -> str:
         """`hidden states of general text moved by 4.1 % of the distance between unrelated tokens: hardly moved`."""

@@ -232,13 +232,13 @@ def _row_scores(
 
 
 def _bleu(tokenize: str = "13a") -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics import BLEU  # type: ignore[import-not-found]
 
     return BLEU(tokenize=tokenize, force=True)  # force: no advice on standard error
 
 
 def _chrf() -> Any:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics import CHRF  # type: ignore[import-not-found]
 
     return CHRF()
 

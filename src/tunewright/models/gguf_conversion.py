@@ -2,8 +2,8 @@
 
 Second step of `gguf`. transformers walks through the vocabulary in Python each time it reads a setting, which takes
 longer than all the rest; so it gets a copy of the file without it. What its reader would drop in silence is put right
-or refused: weights that no parameter takes, widths of heads, caps of logits, scaled positions. Then the folder is loaded
-fresh and must answer as the model in memory. Where the folder goes, and when it is made, `gguf` says.
+or refused: weights that no parameter takes, widths of heads, caps of logits, scaled positions. Then the folder is
+loaded fresh and must answer as the model in memory. Where the folder goes, and when it is made, `gguf` says.
 """
 
 from __future__ import annotations
