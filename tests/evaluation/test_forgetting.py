@@ -85,6 +85,11 @@ def test_a_model_that_lost_its_numbers_forgot(broken: float) -> None:
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["after"] is None
 
 
+def test_a_base_without_numbers_can_forget_nothing() -> None:
+    nats, tokens = documents()
+    assert f.retained(nats * np.inf, nats * np.inf, tokens).verdict == "no clear change"
+
+
 def test_json_says_all() -> None:
     nats, tokens = documents()
     found = json.loads(json.dumps(f.retained(nats, nats + tokens, tokens).to_json(), allow_nan=False))
@@ -162,6 +167,15 @@ def test_drift_in_words_and_json() -> None:
     assert single.words() == "hidden states of general text moved by 0.293: moved far"
     assert single.interval is None
     assert json.loads(json.dumps(single.to_json(), allow_nan=False))["share"] is None
+
+
+def test_states_that_are_no_numbers_are_not_hidden() -> None:
+    broken = states(30, 1)
+    broken[4, 2] = np.nan
+    found = f.drift([f.document_drift(states(30, 0), broken if i == 3 else states(30, 0)) for i in range(8)])
+    assert found.verdict == "moved far"
+    assert found.words() == "hidden states of general text are no longer numbers"
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["moved"] is None
 
 
 def test_states_without_direction_are_no_division_by_zero() -> None:

@@ -105,6 +105,10 @@ def test_rouge_as_recorded(prediction: str, reference: str, scores: tuple[float,
     assert got == pytest.approx(scores, abs=1e-12)
 
 
+def test_only_words_of_more_than_three_letters_are_stemmed() -> None:
+    assert o.english_words("was wasps", lambda word: word[:-1]) == ["was", "wasp"]
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("L'été, déjà!", ["l", "été", "déjà"]),
     ("Straße", ["strasse"]),
@@ -132,6 +136,12 @@ def test_words_of_other_scripts(text: str, words: list[str]) -> None:
 ])  # fmt: skip
 def test_rules_follow_the_letters(references: list[str], rules: str) -> None:
     assert o.rules_for(references) == rules
+
+
+def test_english_answers_among_accents_still_forgive_articles() -> None:
+    found, expected = o.read("the Café", "any"), o.read("café!", "any")
+    assert o.exact_match(found, expected) == o.token_f1(found, expected) == 1
+    assert o.rouge_n(found.words, expected.words, 1) < 1  # ROUGE drops none
 
 
 def test_an_emoji_is_an_answer_too() -> None:

@@ -52,7 +52,7 @@ class Retained:
     @property
     def verdict(self) -> Verdict:
         """Forgetting is said when it is both sure and large enough to matter."""
-        if not math.isfinite(self.change):
+        if not math.isfinite(self.after) and math.isfinite(self.before):
             return "forgot"
         if self.interval is None:
             return "no clear change"
@@ -97,7 +97,7 @@ class Retained:
 class Drift:
     """How far the hidden states of the same general text have moved."""
 
-    moved: float  # 1 − cosine between a token before and after, mean over tokens
+    moved: float  # 1 − cosine between a token before and after, mean over tokens; NaN where states are no numbers
     unrelated: float  # the same between two tokens of the text before, taken at random; NaN with a single token
     interval: Interval | None  # of moved; None with too few documents
     documents: int
@@ -123,6 +123,8 @@ class Drift:
         """`hidden states of general text moved by 4.1 % of the distance between unrelated tokens: hardly moved`."""
         if self.verdict == "did not move":
             return "hidden states of general text: did not move"
+        if not math.isfinite(self.moved):
+            return "hidden states of general text are no longer numbers"
         far = f"{percent(self.share)} of the distance between unrelated tokens"
         far = far if math.isfinite(self.share) else decimals(self.moved)
         return f"hidden states of general text moved by {far}: {self.verdict}"
@@ -143,7 +145,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class DocumentDrift:
-    """What one document, or a part of it, adds."""
+    """What one document adds."""
 
     moved: float  # Σ 1 − cosine
     tokens: int
@@ -187,7 +189,7 @@ def drift(parts: Sequence[DocumentDrift], *, samples: int = 1000, seed: int = 0)
     rows = np.array([[part.moved, part.tokens] for part in parts], np.float64)
     moved, tokens = rows.sum(axis=0)
     interval = None
-    if len(rows) >= FEWEST_DOCUMENTS:
+    if len(rows) >= FEWEST_DOCUMENTS and np.isfinite(moved):
         sums = resampled_sums(rows, samples, seed)
         interval = percentiles(sums[:, 0] / sums[:, 1])
     direction = np.sum([part.direction for part in parts], axis=0)
@@ -213,7 +215,7 @@ def _unrelated(direction: np.ndarray, tokens: int) -> float:
 def _directions(states: np.ndarray) -> np.ndarray:
     states = np.asarray(states, np.float64)
     length = np.linalg.norm(states, axis=1, keepdims=True)
-    return np.divide(states, length, out=np.zeros_like(states), where=length > 0)
+    return np.divide(states, length, out=np.zeros_like(states), where=length != 0)
 
 
 def _exp(nats: float) -> float:
