@@ -4,7 +4,8 @@
 
 Without --model: random weights of Gemma-3 270M's shape. Without --data: random prompts of 16 to 384 tokens; with it,
 questions with their context and bare instructions, half and half. Both answer the same prompts, padded on the left for
-transformers (its default cache and attention), in turns; the best of the rounds counts.
+transformers (its default cache and attention), in turns; the best of the rounds counts. On a machine that others use
+compare the seconds of processor time (cpu), with --threads 1, since waiting threads spin.
 
     fixed    every row gets --new tokens, whatever it says
     newline  a row ends with its line, as when short answers are scored (real model and data only)
@@ -46,6 +47,7 @@ def main() -> None:
     print(json.dumps({"what": "generation", "threads": options.threads, **machine()}), flush=True)
     for batch in options.batch:
         prompts = read(options.data, tokenizer, batch) if options.data and tokenizer else draw(batch)
+        compare("warm-up", model, tokenizer, prompts[:1], 1, (), 1)
         compare("first", model, tokenizer, prompts, 1, (), options.rounds)
         compare("fixed", model, tokenizer, prompts, options.new, (), options.rounds)
         if options.data and tokenizer:
@@ -76,7 +78,7 @@ def read(folder: Path, tokenizer: Any, batch: int) -> list[list[int]]:
 
     def rows(name: str) -> list[dict[str, Any]]:
         lines = (folder / name).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines[: 7 * batch : 7]]
+        return [json.loads(line) for line in lines[: (batch + 1) // 2]]
 
     questions = [TEMPLATE.format(**row) for row in rows("squad_validation.jsonl")]
     orders = [f"{row['instruction']}\n\nAnswer:" for row in rows("instructions_validation.jsonl")]
@@ -92,19 +94,25 @@ def compare(
         "tunewright": lambda: [answer.ids for answer in ours(model, tokenizer, prompts, new, stop)],
         "transformers": lambda: theirs(model, tokenizer, prompts, new, stop),
     }
-    seconds, answers = {name: float("inf") for name in ways}, {}
+    seconds, cpu, answers = dict.fromkeys(ways, float("inf")), dict.fromkeys(ways, float("inf")), {}
     for _ in range(rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             answers[name] = way()
             seconds[name] = min(seconds[name], time.perf_counter() - start)
+            cpu[name] = min(cpu[name], time.process_time() - cpu_start)
+    if what == "warm-up":
+        return
     tokens = sum(len(ids) for ids in answers["tunewright"])
     equal = sum(a == b[: len(a)] for a, b in zip(answers["tunewright"], answers["transformers"], strict=True))
     line: dict[str, Any] = {"what": what, "batch": len(prompts), "prompt_tokens": sum(map(len, prompts))}
     line |= {"longest_prompt": max(map(len, prompts)), "new_tokens": tokens, "equal_rows": equal}
     line |= {f"{name}_seconds": round(value, 3) for name, value in seconds.items()}
+    line |= {f"{name}_cpu_seconds": round(value, 3) for name, value in cpu.items()}
     line |= {f"{name}_tokens_per_second": round(tokens / value, 1) for name, value in seconds.items()}
-    print(json.dumps(line | {"ratio": round(seconds["transformers"] / seconds["tunewright"], 2)}), flush=True)
+    line |= {"ratio": round(seconds["transformers"] / seconds["tunewright"], 2)}
+    line |= {"cpu_ratio": round(cpu["transformers"] / cpu["tunewright"], 2)}
+    print(json.dumps(line), flush=True)
 
 
 def ours(model: Any, tokenizer: Any, prompts: Sequence[list[int]], new: int, stop: tuple[str, ...]) -> list[Generated]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tunewright.data.checking import CheckReport, quick_check
+from tunewright.data.checking import FEW_EXAMPLES, CheckReport, conflicting, quick_check, small_classes
 from tunewright.data.columns import Columns
 from tunewright.data.examples import Row
 from tunewright.data.labels import infer_labels
@@ -112,3 +113,46 @@ def test_validation_that_cannot_work() -> None:
 def test_numbers_and_several_labels_pass() -> None:
     assert check([("a", 0.5), ("b", 1.5), ("c", 2)]).said == ()
     assert check([(f"t{i}", ["x"] if i % 2 else ["x", "y"]) for i in range(20)]).said == ()
+
+
+@pytest.mark.parametrize(
+    ("groups", "keys", "expected"),
+    [
+        ([], [], []),
+        ([4], [0], []),
+        ([7, 3, 7, 3, 5], [0, 1, 1, 1, 0], [[0, 2]]),  # the group with the largest number
+        ([0, 0, 1], [0, 1, 0], [[0, 1]]),  # and the smallest
+        ([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 0], [[0, 1], [2, 3]]),  # each with its own rows
+        ([9, 1, 1, 9], [0, 0, 1, 1], [[0, 3], [1, 2]]),  # the one that begins first comes first
+    ],
+)
+def test_groups_with_more_than_one_label(groups: list[int], keys: list[int], expected: list[list[int]]) -> None:
+    found = conflicting(np.array(groups, np.uint64), np.array(keys, np.int32))
+    assert [rows.tolist() for rows in found] == expected
+
+
+def test_rows_of_a_group_keep_their_order() -> None:
+    """Many ties: the first row named must not depend on how the processor sorts."""
+    rng = np.random.default_rng(0)
+    groups, keys = rng.integers(0, 3, 300), rng.integers(0, 2, 300)
+    assert sorted(rows.tolist() for rows in conflicting(groups, keys)) == sorted(
+        np.flatnonzero(groups == number).tolist() for number in range(3)
+    )
+
+
+def test_what_counts_as_few() -> None:
+    assert small_classes({"a": FEW_EXAMPLES, "b": FEW_EXAMPLES - 1, "c": 0}) == {"b": 7, "c": 0}
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(3, "train.csv:21, train.csv:22, train.csv:23)"), (4, "train.csv:22, train.csv:23, …)")]
+)
+def test_at_most_three_empty_rows_are_named(count: int, shown: str) -> None:
+    (said,) = check(balanced() + [("", "good")] * count).said
+    assert said.endswith(shown)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(6, "(c0 2, c1 2, c2 2, c3 2, c4 2, c5 2)"), (7, "c4 2, c5 2, …)")])
+def test_at_most_six_small_classes_are_named(count: int, shown: str) -> None:
+    few = [(f"{i} {j}", f"c{i}") for i in range(count) for j in range(2)]
+    assert shown in check(balanced() + few).said[-1]

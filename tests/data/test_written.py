@@ -12,7 +12,8 @@ from tunewright.data.conversations import Conversation
 from tunewright.data.examples import Row
 from tunewright.data.reading import open_file
 from tunewright.data.segments import Segment
-from tunewright.data.written import is_text, recognise, text_documents
+from tunewright.data.text_files import is_text, text_documents
+from tunewright.data.written import recognise
 from tunewright.errors import DataError, RecipeError
 
 DATA = ROOT.parent / "shared" / "data"

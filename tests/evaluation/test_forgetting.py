@@ -30,6 +30,18 @@ def test_verdicts(change: float, noise: float, verdict: str) -> None:
     assert found.verdict == verdict, found.sentence()
 
 
+@pytest.mark.parametrize(("after", "low", "high", "verdict"), [
+    (10.02, -0.09, 0.10, "no clear change"),  # nearly the same, but it might as well be 10 % worse
+    (10.30, -0.01, 0.045, "no clear change"),
+    (9.70, -0.045, 0.01, "no clear change"),
+    (9.70, -0.04, -0.02, "improved"),
+    (10.50, 0.04, 0.06, "forgot"),
+    (10.05, -0.04, 0.04, "kept"),
+])  # fmt: skip
+def test_verdict_of_an_interval(after: float, low: float, high: float, verdict: str) -> None:
+    assert f.Retained(10.0, after, f.Interval(low, high), 40, 4000).verdict == verdict
+
+
 def test_words() -> None:
     tokens = np.full(10, 100)
     found = f.retained(tokens * math.log(21.3), tokens * math.log(24.9), tokens)

@@ -177,8 +177,8 @@ def test_bf16_on_a_processor_is_the_same_attention(causal, window, scaling):
 )
 def test_which_road_is_taken(dtype, length, products):
     """Past 1,024 tokens the products would hold a square too many."""
-    assert _products_are_faster(torch.zeros(1, 1, length, 1, dtype=dtype)) is products
-    assert not _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=torch.bfloat16, device="meta"))
+    assert _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=dtype), length) is products
+    assert not _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=torch.bfloat16, device="meta"), 8)
 
 
 @pytest.mark.parametrize("softcap", [None, 30.0])

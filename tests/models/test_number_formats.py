@@ -50,7 +50,8 @@ def test_only_the_frozen_base_beside_an_adapter_is_rounded(tmp_path):
     for method in ("lora", "full", "head"):
         _, rounded = forwards("bert", tmp_path, method)
         for name, parameter in rounded.model.named_parameters():
-            wanted = torch.bfloat16 if method == "lora" and not parameter.requires_grad else torch.float32
+            rounded_once = method == "lora" and not parameter.requires_grad and parameter.ndim > 1
+            wanted = torch.bfloat16 if rounded_once else torch.float32
             assert parameter.dtype == wanted, (method, name)
 
 
@@ -87,19 +88,36 @@ def test_a_cache_holds_bf16_and_changes_nothing(kind, k, tmp_path):
     )
 
 
-@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 3), (False, 4)])
-def test_products_equal_the_fused_attention(causal, window):
+@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 3), (False, 4), (True, 40)])
+@pytest.mark.parametrize("lengths", [(9, 9, 9), (1, 70, 33, 32, 2)])
+def test_products_equal_the_fused_attention(causal, window, lengths):
+    """Text by text, whatever is padded in between, and in their gradients."""
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 3, 9, 8, dtype=torch.bfloat16) for _ in range(3))
-    assert attention._products_are_faster(q) and not attention._products_are_faster(q.float())
-    found = attention._attend(q, k, v, None, 0.0, causal, window, None)
-    expected = attention._attend(q.float(), k.float(), v.float(), None, 0.0, causal, window, None)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+    module = torch.nn.Module()
+    module.is_causal = causal
+    rounded = [torch.randn(1, 3, sum(lengths), 8).bfloat16().requires_grad_() for _ in range(3)]
+    exact = [t.detach().float().requires_grad_() for t in rounded]
+    results = []
+    for operands in (rounded, exact):
+        out, _ = attention.packed_attention(module, *operands, None, sequence_lengths=lengths, sliding_window=window)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        results.append([out, *torch.autograd.grad((out.float() * weights).sum(), operands)])
+    assert results[0][0].dtype == torch.bfloat16
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
 
 
-def test_long_texts_keep_the_attention_that_needs_no_square():
-    assert not attention._products_are_faster(torch.zeros(1, 1, 1025, 8, dtype=torch.bfloat16))
+def test_few_shapes_are_compiled(monkeypatch):
+    """Every shape of a bf16 product costs memory for good: texts of 1 to 200 tokens are seven widths and few sums."""
+    shapes, whole = set(), attention._filled
+    monkeypatch.setattr(attention, "_filled", lambda texts, width: shapes.add(width) or whole(texts, width))
+    forward = Forward(configs.build("bert"))
+    forward.compute_in("bf16")
+    sums = {len(forward._rounded_up(torch.zeros(n))) for n in range(1, 257)}
+    assert sums == {64, 128, 192, 256}
+    q = torch.zeros(1, 2, 200 * 201 // 2, 8, dtype=torch.bfloat16)
+    attention.packed_attention(torch.nn.Module(), q, q, q, None, sequence_lengths=tuple(range(1, 201)))
+    assert shapes == {32, 64, 96, 128, 160, 192, 224}
 
 
 @pytest.mark.parametrize("part", ["key", "value"])

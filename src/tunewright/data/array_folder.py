@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 MANIFEST = "manifest.json"
 
-_TYPES = {"int32": np.int32, "int64": np.int64, "float32": np.float32}  # all that a manifest may name
+_TYPES = {"int32": np.int32, "int64": np.int64, "float32": np.float32, "bool": np.bool_}  # all that a manifest may name
 
 
 def stored_arrays(folder: Path, fingerprint: str, parts: Callable[[], Iterable[Arrays]]) -> Arrays:

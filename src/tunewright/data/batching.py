@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ class Examples(Protocol):
     def labels(self) -> np.ndarray: ...
 
     def tokens(self, index: int) -> np.ndarray: ...
+
+
+@runtime_checkable
+class WrittenExamples(Examples, Protocol):
+    """Examples of which some tokens are to be learnt."""
+
+    def is_target(self, index: int) -> np.ndarray:
+        """bool, one per token: True = counts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Batch:
     texts: Texts
     labels: Tensor  # int64 [B], float32 [B], or float32 [B, K] for several labels
     indices: np.ndarray  # int64 [B], which examples of the dataset these are
+    is_target: Tensor | None = None  # bool [N], of texts that are written: True = counts
 
 
 def lay_end_to_end(token_lists: Sequence[np.ndarray | Sequence[int]], device: torch.device | str = "cpu") -> Texts:
@@ -96,4 +106,8 @@ def cut_by_tokens(indices: np.ndarray, lengths: np.ndarray, max_tokens: int) -> 
 def collate(dataset: Examples, indices: np.ndarray, device: torch.device | str = "cpu") -> Batch:
     """The examples at these indices as one micro-batch."""
     texts = lay_end_to_end([dataset.tokens(int(i)) for i in indices], device)
-    return Batch(texts, torch.from_numpy(np.ascontiguousarray(dataset.labels[indices])).to(device), indices)
+    labels = torch.from_numpy(np.ascontiguousarray(dataset.labels[indices])).to(device)
+    if not isinstance(dataset, WrittenExamples):
+        return Batch(texts, labels, indices)
+    is_target = torch.from_numpy(np.concatenate([dataset.is_target(int(i)) for i in indices])).to(device)
+    return Batch(texts, labels, indices, is_target)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 NAME = "tunewright_packed"
+WIDTH = 32  # tokens: lengths are rounded up to a multiple of it where padding is cheaper than another shape
 
 
 @contextlib.contextmanager
@@ -50,6 +51,9 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if softcap is None and dropout == 0 and _products_are_faster(query, max(sequence_lengths)):
+        window = None if sliding_window is None or sliding_window >= max(sequence_lengths) else sliding_window
+        return _by_products(query[0], key[0], value[0], sequence_lengths, scaling, causal, window)[None], None
     runs = [(length, len(list(same))) for length, same in groupby(sequence_lengths)]
     sizes = [length * count for length, count in runs]
     outputs = []
@@ -72,27 +76,67 @@ def _attend(
 ) -> Tensor:
     """Attention of texts of one length: [count, H, length, d] -> the same."""
     mask = _window_mask(q.shape[2], window, causal, q.device) if window is not None else None
-    if softcap is None and not _products_are_faster(q):
+    if softcap is None:
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling
         )
     scores = (q * (scaling if scaling is not None else q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+    scores = torch.tanh(scores / softcap) * softcap
     if mask is None and causal:
         mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    with torch.autocast(q.device.type, enabled=False):  # which would keep the weights in fp32
-        return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
 
 
-def _products_are_faster(q: Tensor) -> bool:
+def _products_are_faster(q: Tensor, longest: int) -> bool:
     """On a CPU the fused attention gains nothing from bf16: two products and a softmax take half its time.
 
     The weights grow with the square of the length (25 MB a layer for 2,048 tokens of 512, 12 heads), hence the cap.
     """
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 1024
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and longest <= 1024
+
+
+def _by_products(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], scaling: float | None, causal: bool, window: int | None
+) -> Tensor:
+    """Attention by two products: [H, N, d] three times -> [N, H, d].
+
+    Neighbours whose lengths round up to the same width go together, padded to it: few shapes, since each is compiled.
+    """
+    parts = [[text.transpose(0, 1) for text in t.split(lengths, 1)] for t in (q, k, v)]  # [length, H, d]
+    outputs: list[Tensor] = []
+    start = 0
+    for width, same in groupby(lengths, lambda length: -(-length // WIDTH) * WIDTH):
+        sizes = tuple(same)
+        own = slice(start, start + len(sizes))
+        start += len(sizes)
+        query, key, value = (_filled(part[own], width) for part in parts)  # [count, H, width, d]
+        scores = (query * (scaling if scaling is not None else q.shape[-1] ** -0.5)) @ key.transpose(-2, -1)
+        scores = scores.masked_fill(~_may_see(sizes, width, causal, window, q.device), float("-inf"))
+        with torch.autocast(q.device.type, enabled=False):  # which would keep the weights in fp32
+            out = (scores.softmax(-1) @ value).transpose(1, 2)
+        outputs += [text[:size] for text, size in zip(out, sizes, strict=True)]
+    return torch.cat(outputs)
+
+
+def _filled(texts: list[Tensor], width: int) -> Tensor:
+    """[length, H, d] of each text, zeros behind -> [count, H, width, d]."""
+    together = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    return F.pad(together, (0, 0, 0, 0, 0, width - together.shape[1])).transpose(1, 2)
+
+
+def _may_see(sizes: tuple[int, ...], width: int, causal: bool, window: int | None, device: torch.device) -> Tensor:
+    """True = may be seen, [count, 1, 1 or width, width]. Padding behind a text sees its first token, not nothing."""
+    position = torch.arange(width, device=device)
+    there = position < torch.tensor(sizes, device=device)[:, None]  # [count, width]
+    if not causal and window is None:
+        return there[:, None, None]
+    seen = position[:, None] >= position if causal else torch.ones(width, width, dtype=torch.bool, device=device)
+    if window is not None:
+        seen = seen & ((position[:, None] - position).abs() < window)
+    seen = there[:, None, None] & seen
+    return seen | ((position == 0) & ~seen.any(-1, keepdim=True))
 
 
 def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor | None:

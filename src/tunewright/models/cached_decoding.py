@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from tunewright.models.attention import packed_attention
+from tunewright.models.products import onednn_products
 
 NAME = "tunewright_cached"
 
@@ -43,7 +44,7 @@ class CachedDecoder:
         own = config._attn_implementation
         config._attn_implementation_internal = NAME
         try:
-            with thin_products(self.inner, self.device):
+            with onednn_products(self.inner):
                 yield
         finally:
             config._attn_implementation_internal = own
@@ -248,45 +249,3 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, settings: dict[st
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(-1) @ v
-
-
-# ---- products of few rows ----
-
-THIN = range(2, 65)  # rows for which oneDNN beats the BLAS behind F.linear on a CPU
-
-
-@contextlib.contextmanager
-def thin_products(model: nn.Module, device: torch.device) -> Generator[None]:
-    """Linear layers multiply few rows through oneDNN inside, where that applies: a CPU, in fp32.
-
-    Measured on 2 cores for [8, 640] by [640, 262144]: 161 ms against 538 ms. One row stays as it is.
-    """
-    layers = [module for module in model.modules() if type(module) is nn.Linear] if _has_thin(device) else []
-    for layer in layers:
-        layer.forward = _thin_linear(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _has_thin(device: torch.device) -> bool:
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(_onednn(), "_linear_pointwise")
-
-
-def _onednn() -> Any:
-    return torch.ops.mkldnn
-
-
-def _thin_linear(layer: nn.Linear) -> Any:
-    product = _onednn()._linear_pointwise
-
-    def forward(x: Tensor) -> Tensor:
-        weight = layer.weight
-        thin = x.numel() // x.shape[-1] in THIN and x.dtype == weight.dtype == torch.float32
-        if not thin or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, weight, layer.bias)
-        return product(x, weight, layer.bias, "none", [], "")
-
-    return forward

@@ -26,6 +26,8 @@ from tunewright.models import architectures
 from tunewright.models.attention import packed_attention_in
 from tunewright.models.layers import Inject, Pool, PoolPlan, Record, Skip, mean_per_text
 
+ROUNDING = 64  # tokens
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -85,7 +87,8 @@ class Forward:
         self.precision = precision
         if precision == "bf16" and hasattr(self.model, "peft_config"):
             for name, parameter in self.model.named_parameters():
-                if not (parameter.requires_grad or "lora_" in name or "modules_to_save" in name):
+                learns = parameter.requires_grad or "lora_" in name or "modules_to_save" in name
+                if parameter.ndim > 1 and not learns:  # norms and biases are small, and lose most
                     parameter.data = parameter.data.bfloat16()
 
     @property
@@ -126,7 +129,7 @@ class Forward:
             with self._computing(texts):
                 return self._padded_hidden(texts)
         with self._running(self._layers_above(boundary), texts, pool=False):
-            return self.base(**self._inputs(texts)).last_hidden_state[0]
+            return self.base(**self._inputs(texts)).last_hidden_state[0, : texts.num_tokens]
 
     def states(self, texts: Texts, k: int) -> Tensor:
         """What enters layer k: [N, D]; for k = number of layers the pooled token's, [B, D] (all, if it pools late)."""
@@ -140,7 +143,8 @@ class Forward:
         with self._running(layers, texts, pool=False):
             self.base(**self._inputs(texts))
         assert record.states is not None
-        return record.states[:, 0] if record.states.shape[1] == 1 and k == len(layers) else record.states[0]
+        pooled = k == len(layers) and not self.pools_late
+        return record.states[:, 0] if pooled else record.states[0, : texts.num_tokens]
 
     # ---- parts ----
 
@@ -155,7 +159,7 @@ class Forward:
         if boundary is not None and boundary.k > 0:
             k = boundary.k
             ready = k == len(layers) and not self.pools_late  # [B, D]: already the pooled token
-            states = boundary.states[:, None] if ready else boundary.states[None]
+            states = boundary.states[:, None] if ready else self._rounded_up(boundary.states)[None]
             layers[:k] = [*(Skip(layer) for layer in layers[: k - 1]), Inject(layers[k - 1], states)]
         return layers
 
@@ -169,12 +173,15 @@ class Forward:
     def _inputs(self, texts: Texts) -> dict[str, Any]:
         assert self.architecture is not None
         start = self.config.pad_token_id + 1 if self.architecture.positions_start == "after_padding" else 0
-        positions = torch.cat([torch.arange(start, start + n, device=texts.device) for n in texts.lengths])
+        ids = self._rounded_up(texts.input_ids)
+        extra = len(ids) - texts.num_tokens
+        lengths = (*texts.lengths, extra) if extra else texts.lengths
+        positions = torch.cat([torch.arange(start, start + n, device=texts.device) for n in lengths])
         inputs = {
-            "input_ids": texts.input_ids[None],
+            "input_ids": ids[None],
             "position_ids": positions[None],
             "attention_mask": None,
-            "sequence_lengths": texts.lengths,
+            "sequence_lengths": lengths,
         }
         return inputs | ({"use_cache": False} if self.architecture.pooled == "last" else {})
 
@@ -209,6 +216,14 @@ class Forward:
         """The number format of products; sums that need more keep it, as torch's autocast lists them."""
         wanted = self.precision == "bf16"
         return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
+
+    def _rounded_up(self, tokens: Tensor) -> Tensor:
+        """[N] or [N, D] with zeros behind, a text of its own that nobody reads, up to a multiple of ROUNDING.
+
+        On a CPU, bf16 products are compiled for their shape and kept: every N of its own would be 10 MB and more.
+        """
+        extra = -len(tokens) % ROUNDING if self.precision == "bf16" and tokens.device.type == "cpu" else 0
+        return torch.cat([tokens, tokens.new_zeros(extra, *tokens.shape[1:])]) if extra else tokens
 
     def _padded(self, texts: Texts) -> Tensor:
         input_ids, mask = self._padded_batch(texts)

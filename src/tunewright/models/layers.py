@@ -87,7 +87,7 @@ def _one_token_layer(layer: nn.Module, plan: PoolPlan, names: LastLayer, hidden:
     attention: Any = layer.get_submodule(names.attention)
     context = pooled_attention(
         layer.get_submodule(names.query)(residual)[0],
-        hidden[0],
+        hidden[0, : sum(plan.lengths)],
         plan.lengths,
         layer.get_submodule(names.key),
         layer.get_submodule(names.value),
@@ -100,4 +100,5 @@ def _one_token_layer(layer: nn.Module, plan: PoolPlan, names: LastLayer, hidden:
 
 def mean_per_text(hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Mean of each text's tokens: [1, N, D] -> [B, 1, D]."""
-    return torch.stack([text.mean(0, keepdim=True) for text in hidden[0].split(list(lengths))])
+    texts = hidden[0, : sum(lengths)].split(list(lengths))
+    return torch.stack([text.mean(0, keepdim=True) for text in texts])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tunewright.errors import ModelError
+from tunewright.models.products import onednn_products
 
 
 class Block(Protocol):
@@ -50,7 +51,8 @@ class PaddedDecoder:
     def running(self) -> Generator[None]:
         """Afterwards nothing is kept."""
         try:
-            yield
+            with onednn_products(self.inner):
+                yield
         finally:
             self.blocks = []
 

@@ -88,7 +88,8 @@ def zeros(forward: Forward, texts: Texts, k: int) -> Boundary | None:
     if not k:
         return None
     rows = len(texts.lengths) if keeps_one_vector(forward, k) else texts.num_tokens
-    return Boundary(k, torch.zeros(rows, forward.config.hidden_size, device=texts.device))
+    kept = torch.bfloat16 if forward.precision == "bf16" else torch.float32
+    return Boundary(k, torch.zeros(rows, forward.config.hidden_size, device=texts.device, dtype=kept))
 
 
 def _work(step: Callable[[Batch], None], batches: Sequence[Batch], sizes: Sequence[int]) -> Work:

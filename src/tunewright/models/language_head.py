@@ -1,8 +1,8 @@
-"""Cross-entropy of a language model at its targets alone, without ever holding all logits.
+"""A language model's head: logits, and their cross-entropy at the targets alone without ever holding all of them.
 
-Stands between the last hidden states and the objective. A vocabulary of 262,144 words makes a [T, V] tensor of 1 MB per
-target; here a chunk of targets at a time gives its loss and its gradient, and is forgotten. Equal to the plain loss and
-its gradients within rounding. Knows nothing of prompts, masks or batches.
+Stands between the last hidden states (`forward`) and the objective or the evaluation. A vocabulary of 262,144 words
+makes a [T, V] tensor of 1 MB per target; here a chunk of targets at a time gives loss and gradient, and is forgotten.
+Equal to the plain loss and its gradients within rounding. Knows nothing of prompts, masks or batches.
 
 Shapes: T targets, D model width, V vocabulary.
 """
@@ -26,6 +26,19 @@ class LanguageHead:
     bias: Tensor | None = None  # [V]
     softcap: float | None = None  # Gemma 2's final_logit_softcapping
     scale: float = 1.0  # Granite's and Cohere's logit scale
+
+    @classmethod
+    def of(cls, model: Any) -> LanguageHead:
+        """The head of a language model, plain or wrapped by PEFT, as its own forward computes it."""
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        module = inner.get_output_embeddings()
+        saved = getattr(module, "modules_to_save", None)
+        if saved is not None and not module.disable_adapters:
+            module = saved[module.active_adapters[0]]
+        config = inner.config
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(module.weight, getattr(module, "bias", None), softcap, float(scale))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[T, D] -> float32 [T, V]."""

@@ -8,15 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tunewright.learning import target_loss
-from tunewright.learning.target_loss import LanguageHead, target_loss_sum, target_losses
+from tests.models import configs
+from tests.models.test_forward import texts
+from tunewright.models import language_head
+from tunewright.models.forward import Forward
+from tunewright.models.language_head import LanguageHead, target_loss_sum, target_losses
 
 T, D, V = 37, 16, 101
 
 
 @pytest.fixture(autouse=True)
 def several_chunks(monkeypatch):
-    monkeypatch.setattr(target_loss, "CHUNK_BYTES", 4 * V * 8)  # eight targets at a time, the last chunk uneven
+    monkeypatch.setattr(language_head, "CHUNK_BYTES", 4 * V * 8)  # eight targets at a time, the last chunk uneven
 
 
 def made(bias: bool = True, **rest):
@@ -108,3 +111,15 @@ def test_known_answers():
     none = target_loss_sum(hidden[:0], uniform, targets[:0])
     assert none.item() == 0.0
     none.backward()  # a micro-batch without targets has a gradient: zero
+
+
+@pytest.mark.parametrize("kind", configs.WRITERS)
+def test_logits_are_the_models_own(kind):
+    """With its caps and scales: what transformers computes from the same hidden states."""
+    model = configs.build_writer(kind).eval()
+    forward = Forward(model)
+    with torch.no_grad():
+        found = LanguageHead.of(model).logits(forward.hidden(texts()))
+        ids, mask = forward._padded_batch(texts())
+        expected = model(input_ids=ids, attention_mask=mask.long()).logits[mask]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
