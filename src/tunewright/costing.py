@@ -24,12 +24,12 @@ from tunewright.planning.counting import count
 from tunewright.planning.disk import estimate_disk
 from tunewright.planning.estimate import Estimate, Part
 from tunewright.planning.machine import gemm_rate, memory_bandwidth
-from tunewright.planning.memory import bytes_per_token, give_back, memory_free, memory_held
+from tunewright.planning.memory import bytes_per_token, memory_free, memory_held
 from tunewright.planning.probe import Steps, choose_steps, probe
-from tunewright.planning.time import Course, Speeds, estimate_time
+from tunewright.planning.time import BF16_SHARE, WRITING, Course, Speeds, estimate_time
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder
-from tunewright.runtime import Runtime, peak_memory
+from tunewright.runtime import Runtime, give_back, peak_memory
 from tunewright.stages import CACHE_SHARE, Base, Trained
 
 SHORT_RUN = 60.0  # seconds that nobody needs to know better
@@ -107,8 +107,9 @@ def _course(recipe: Recipe, trained: Trained, base: Base, tokens: Tokenized, pla
 def _speeds(course: Course, runtime: Runtime, writing: float | None) -> Speeds:
     many = course.trainable > FEW_PARAMETERS
     bandwidth = memory_bandwidth(runtime.device) if many else USUAL_BANDWIDTH
-    speeds = Speeds(gemm_rate(runtime.device, runtime.precision), bandwidth)
-    return speeds if writing is None else Speeds(speeds.gemm, speeds.bandwidth, writing)
+    share = BF16_SHARE if runtime.device == "cpu" and runtime.precision == "bf16" else 1.0
+    rate = gemm_rate(runtime.device, runtime.precision)
+    return Speeds(rate, bandwidth, WRITING if writing is None else writing, share)
 
 
 def _holdings(

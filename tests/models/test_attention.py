@@ -13,6 +13,8 @@ from transformers import AttentionInterface
 
 from tunewright.models.attention import (
     NAME,
+    WIDTH,
+    _may_see,
     _products_are_faster,
     _window_mask,
     linear_weight,
@@ -28,9 +30,9 @@ def states(heads, generator):
     return torch.randn(1, heads, sum(LENGTHS), 8, generator=generator)
 
 
-def block_mask(causal, window):
-    text = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
-    position = torch.arange(sum(LENGTHS))
+def block_mask(causal, window, lengths=LENGTHS):
+    text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    position = torch.arange(sum(lengths))
     distance = position[:, None] - position
     mask = text[:, None] == text
     if causal:
@@ -169,6 +171,42 @@ def test_bf16_on_a_processor_is_the_same_attention(causal, window, scaling):
     expected = (scores.softmax(-1) @ v.double()).transpose(1, 2)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.03)
+
+
+MIXED = (WIDTH, 3, WIDTH + 1, 2 * WIDTH, 5, 5)  # full, short, one more than full, twice as wide
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 3, WIDTH])
+def test_bf16_pads_to_few_shapes_and_nothing_shows(causal, window):
+    """Output and gradient against plain attention in double precision; padding must not even be a NaN."""
+    generator = torch.Generator().manual_seed(4)
+    drawn = [torch.randn(1, 2, sum(MIXED), 8, generator=generator).bfloat16() for _ in range(3)]
+    module = types.SimpleNamespace(is_causal=causal)
+    own = [tensor.clone().requires_grad_() for tensor in drawn]
+    found, _ = packed_attention(module, *own, None, sequence_lengths=MIXED, sliding_window=window)
+    exact = [tensor.double().requires_grad_() for tensor in drawn]
+    mask = block_mask(causal, window, MIXED)
+    scores = (exact[0] @ exact[1].transpose(-1, -2) * 8**-0.5).masked_fill(~mask, float("-inf"))
+    expected = (scores.softmax(-1) @ exact[2]).transpose(1, 2)
+    torch.testing.assert_close(found.double(), expected, atol=0.03, rtol=0.03)
+    slope = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    (found.double() * slope).sum().backward()
+    (expected * slope).sum().backward()
+    for mine, plain_one in zip(own, exact, strict=True):
+        torch.testing.assert_close(mine.grad.double(), plain_one.grad, atol=0.06, rtol=0.06)
+
+
+def test_every_token_of_the_padding_sees_something():
+    """A row of nothing but minus infinity is a NaN, and so is its gradient."""
+    for causal in (False, True):
+        for window in (None, 1, 3):
+            seen = _may_see((2, 8, 1), 8, causal, window, torch.device("cpu"))
+            assert seen.any(-1).all()
+            for text, size in enumerate((2, 8, 1)):
+                mask = seen[text, 0].expand(8, 8)[:size]
+                assert not mask[:, size:].any()
+                assert torch.equal(mask[:, :size], block_mask(causal, window, (size,)))
 
 
 @pytest.mark.parametrize(

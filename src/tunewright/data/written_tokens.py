@@ -1,8 +1,8 @@
 """Rows of a recognised format as token ids with a mask of what is to be learnt, made once and memory-mapped.
 
 What `tokenizing` is for labelled texts, this is for texts that are written: `written` reads a row, `conversations`
-renders a talk, `segments` cuts and tokenises, `array_folder` stores. Also gives the ids of a prompt, the same in training
-and when answering. Decides nothing about batches or loss.
+renders a talk, `segments` cuts and tokenises, `array_folder` stores. Also gives the ids of a prompt, the same in
+training and when answering. Decides nothing about batches or loss.
 """
 
 from __future__ import annotations

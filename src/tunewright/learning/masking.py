@@ -54,7 +54,6 @@ def _by_word(luck: Tensor, special_mask: Tensor, starts: Tensor) -> Tensor:
     """Every token gets the number drawn for the first one of its word."""
     # A special token ends the word before it; what follows one without starting a word was cut from its beginning.
     begins = starts | special_mask
-    begins[..., :1] = True
     place = torch.arange(luck.shape[-1], device=luck.device).expand_as(luck)
     first = torch.where(begins, place, 0).cummax(dim=-1).values
     return luck.gather(-1, first)

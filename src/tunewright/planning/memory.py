@@ -7,7 +7,6 @@ the bytes that autograd keeps. Where attention has dropout it keeps squares of t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -80,12 +79,6 @@ def largest_micro_batch(
 def memory_held(device: str) -> int:
     """Bytes that this process holds where the model is."""
     return torch.cuda.memory_allocated() if device == "cuda" else memory_in_use()
-
-
-def give_back() -> None:
-    """Have the C library return freed memory, so that what is held is what is used; elsewhere than in glibc nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def memory_free(device: str) -> int:

@@ -20,12 +20,11 @@ from tunewright.planning.probe import Probe, Timed
 # Shares of the GEMM rate that whole passes reach on a CPU (benchmarks/RESULTS.md), and the bytes per second of writing
 # with fsync and SHA-256. They only matter where nothing was probed.
 TRAINING_SHARE, SCORING_SHARE = 0.55, 0.6
+BF16_SHARE = 0.65  # of that again on a CPU: only the products gain from bf16, attention and the rest much less
 WRITING = 400e6
 STEPS_LOOKED_AT = 200  # of the first epoch, to know the micro-batches per step
-GRADIENT_PASSES, OPTIMIZER_PASSES = (
-    3,
-    10,
-)  # times that four bytes per trainable parameter move, per micro-batch and step
+# Times that four bytes per trainable parameter move, per micro-batch and per step.
+GRADIENT_PASSES, OPTIMIZER_PASSES = 3, 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Speeds:
     gemm: float  # FLOP/s
     bandwidth: float  # bytes/s
     writing: float = WRITING  # bytes/s, with fsync and checksum
+    share: float = 1.0  # of the usual share of the GEMM rate that this number format reaches
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,16 @@ def _step_seconds(course: Course, speeds: Speeds) -> Callable[[np.ndarray], floa
     def seconds(lengths: np.ndarray) -> float:
         parts = len(micro_batches(np.arange(len(lengths)), lengths, course.plan.micro_batch_tokens))
         moved = parts * GRADIENT_PASSES * 4 * course.trainable
-        return course.works.training.flops(lengths) / (speeds.gemm * TRAINING_SHARE) + moved / speeds.bandwidth
+        return (
+            course.works.training.flops(lengths) / (speeds.gemm * speeds.share * TRAINING_SHARE)
+            + moved / speeds.bandwidth
+        )
 
     return seconds
 
 
 def _scoring(work: Work, speeds: Speeds) -> Callable[[np.ndarray], float]:
-    return lambda lengths: work.flops(lengths) / (speeds.gemm * SCORING_SHARE)
+    return lambda lengths: work.flops(lengths) / (speeds.gemm * speeds.share * SCORING_SHARE)
 
 
 def _ratio(timed: list[Timed], arithmetic: Callable[[np.ndarray], float]) -> tuple[float, str]:
