@@ -2,7 +2,7 @@
 
     python benchmarks/mutation.py                        # the modules below, half an hour on one core
     python benchmarks/mutation.py data/batching.py       # one of them
-    python benchmarks/mutation.py data/batching.py:61    # one line of it, with the change that each mutant makes
+    python benchmarks/mutation.py data/batching.py:61    # one line of it (or 61-80), with each mutant and its fate
 
 A mutant that no test kills is a survivor: it needs a test, or a reason why it is the same program. Each runs in a
 child forked from a process that has imported the heavy libraries and nothing of tunewright, so it costs its tests and
@@ -255,7 +255,7 @@ def _run_tests(path: Path, tree: ast.Module | None, tests: tuple[str, ...], impo
 # ---- all of them ----
 
 
-def look_at(module: str, line: int | None) -> list[Mutant]:
+def look_at(module: str, lines: range | None) -> list[Mutant]:
     """Run a module's mutants; the survivors."""
     path, tests = SOURCE / module, MODULES[module]
     source = path.read_text(encoding="utf-8")
@@ -263,14 +263,14 @@ def look_at(module: str, line: int | None) -> list[Mutant]:
     whole, seconds = outcome(path, None, tests, 300)
     if whole != "survived":
         sys.exit(f"{module}: its tests fail as it is; see: python -m pytest {' '.join(tests)}")
-    found = [m for m in mutants(ast.parse(source)) if line is None or m.line == line]
+    found = [m for m in mutants(ast.parse(source)) if lines is None or m.line in lines]
     print(f"{module}: {len(found)} mutants, {seconds:.1f} s for the tests", flush=True)
     survivors = []
     for mutant in found:
         result, _ = outcome(path, mutated(source, mutant), tests, 10 + 3 * seconds)
         if result == "survived":
             survivors.append(mutant)
-        if result == "survived" or line is not None:
+        if result == "survived" or lines is not None:
             print(f"  {result}  {module}:{mutant.line}  {mutant.words}", flush=True)
     print(f"{module}: {len(found) - len(survivors)} of {len(found)} noticed", flush=True)
     return survivors
@@ -279,7 +279,7 @@ def look_at(module: str, line: int | None) -> list[Mutant]:
 def main() -> None:
     """Every module asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("places", nargs="*", default=list(MODULES), metavar="MODULE[:LINE]")
+    parser.add_argument("places", nargs="*", default=list(MODULES), metavar="MODULE[:LINE[-LINE]]")
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -289,7 +289,13 @@ def main() -> None:
         module, _, line = place.partition(":")
         if module not in MODULES:
             sys.exit(f"{module} isn't in the table MODULES; it has {', '.join(MODULES)}")
-        look_at(module, int(line) if line else None)
+        look_at(module, _lines(line) if line else None)
+
+
+def _lines(text: str) -> range:
+    """61, or 61-80."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,6 +14,13 @@ from tunewright.errors import MachineError, ModelError, UsageError
 from tunewright.learning.checkpoints import CheckpointStore, verify
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+
+
+@dataclass
+class Progress:
+    """A loop's state in small."""
+
+    step: int
 
 
 @pytest.fixture
@@ -212,3 +220,110 @@ def test_a_manifest_that_lists_other_files_is_not_believed(store):
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "../../evil": {"bytes": 1, "sha256": ""}}))
     assert store.newest()[0].step == 1
+
+
+# ---- found missing by benchmarks/mutation.py ----
+
+
+def test_what_is_saved_comes_back(store):
+    path = store.save(3, {"w": torch.zeros(1)}, {"exp_avg/w": torch.full((2,), 5.0)}, {"fit": {"step": 3}})
+    assert path == store.folder / "step-000003"
+    checkpoint = store.load(3)
+    assert checkpoint.optimizer()["exp_avg/w"].tolist() == [5.0, 5.0]
+    assert checkpoint.fit(dict) == {"step": 3}
+
+
+@pytest.mark.parametrize("state", [{}, {"fit": None}, {"fit": {"stride": 3}}])
+def test_a_state_that_is_no_loops_state_is_one_sentence(store, state):
+    store.save(3, {"w": torch.zeros(1)}, {}, state)
+    with pytest.raises(ModelError, match="doesn't hold a loop's state") as caught:
+        store.load(3).fit(Progress)
+    assert caught.value.where == str(store.folder / "step-000003")
+
+
+def struck(store, monkeypatch, step, point):
+    """The number of the first fault point of a save that begins so."""
+    points = passed(monkeypatch, lambda: save(store, step))
+    shutil.rmtree(store.folder / f"step-{step:06d}")
+    return next(i for i, name in enumerate(points) if name.startswith(point))
+
+
+def test_a_save_that_fails_is_never_silent_and_leaves_nothing_behind(store, monkeypatch):
+    number = struck(store, monkeypatch, 3, "after write")
+    before = sorted(store.folder.iterdir())
+    with (
+        failing(monkeypatch, number, ENOSPC),
+        pytest.raises(MachineError, match="the one of step 2 is whole") as caught,
+    ):
+        save(store, 3)
+    assert caught.value.where == str(store.folder)
+    assert sorted(store.folder.iterdir()) == before  # before any tidying: the room is needed now
+
+
+def test_the_first_save_that_fails_says_that_there_is_none_before_it(tmp_path, monkeypatch):
+    first = CheckpointStore(tmp_path / "checkpoints", {})
+    number = struck(first, monkeypatch, 1, "after write")
+    with (
+        failing(monkeypatch, number, ENOSPC),
+        pytest.raises(MachineError, match=r"device\); there is none before it: mend"),
+    ):
+        save(first, 1)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(MachineError, match="checkpoints: can't be written") as caught:
+        save(CheckpointStore(tmp_path / "checkpoints", {}), 1)
+    assert caught.value.where == str(tmp_path / "checkpoints")
+
+
+def test_the_storm_can_see_when_a_save_begins_and_ends(store, monkeypatch):
+    points = passed(monkeypatch, lambda: save(store, 3))
+    final = store.folder / "step-000003"
+    assert (points[0], points[-1]) == (f"begin save {final}", f"end save {final}")
+
+
+def test_a_manifest_that_lists_fewer_files_is_not_believed(store):
+    """Else weights could be swapped for others, and nobody would look."""
+    path = store.folder / "step-000002" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({"state.json": manifest["state.json"]}))
+    with pytest.raises(ModelError, match=r"manifest\.json doesn't list the checkpoint's files"):
+        store.load(2)
+
+
+@pytest.mark.parametrize(("size", "words"), [(16 << 20, "is no JSON"), ((16 << 20) + 1, "is far too long")])
+def test_a_manifest_of_any_size_costs_no_memory(store, size, words):
+    with (store.folder / "step-000002" / "manifest.json").open("wb") as stream:
+        stream.truncate(size)
+    with pytest.raises(ModelError, match=f"manifest.json {words}"):
+        store.load(2)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(store, tmp_path):
+    """Even one to the very bytes that the manifest names: what lies elsewhere may change after it was verified."""
+    weights = store.folder / "step-000002" / "weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="is a symbolic link out of its folder"):
+        store.load(2)
+
+
+def test_what_changed_for_good_is_refused_whatever_is_forced(store):
+    other = CheckpointStore(store.folder, {"recipe": "b", "threads": 4})
+    with pytest.raises(UsageError) as caught:
+        other.check_identity(store.newest()[0])
+    said = str(caught.value)
+    assert "recipe" in said and ", and threads; continuing would not be the same run. Restore it, or" in said
+    with pytest.raises(UsageError) as caught:
+        other.check_identity(store.newest()[0], force=True)
+    assert "threads" not in str(caught.value)  # that alone would be let through
+    alone = CheckpointStore(store.folder, {"recipe": "a", "threads": 4})
+    with pytest.raises(UsageError, match=r"now 4 .*; Restore it, or accept results that are near"):
+        alone.check_identity(store.newest()[0])
+
+
+def test_names_that_are_no_steps_are_passed_over(store):
+    for name in ("step-", "step-x", "step-\u00b2", "step-99999999999", "step-999999999999", "stop-000003", "step-+3"):
+        (store.folder / name).mkdir()
+    assert store.steps() == [1, 2, 99_999_999_999]

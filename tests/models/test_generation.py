@@ -14,7 +14,7 @@ from tests.data import tiny_tokenizers
 from tests.models.configs import WRITERS, build_writer, without_dropout
 from tunewright.errors import DataError, ModelError, UsageError
 from tunewright.models import architectures, generation
-from tunewright.models.cached_decoding import CachedDecoder
+from tunewright.models.cached_decoding import Block, CachedDecoder
 from tunewright.models.generation import generate
 from tunewright.models.padded_decoding import PaddedDecoder
 from tunewright.models.sampling import Sampling
@@ -169,6 +169,19 @@ def test_a_window_matters_here():
     assert generate(model, text, settings())[0].logprobs[0] != pytest.approx(narrow[0], abs=1e-3)
 
 
+def test_a_softcap_counts():
+    """gemma2's own, 50, is too wide to be felt by a tiny model."""
+    model, text = causal("gemma2"), prompts((9,))[0]
+    before = generate(model, [text], settings())[0].logprobs
+    for layer in model.model.layers:
+        layer.self_attn.attn_logit_softcapping = 0.1
+    answer = generate(model, [text], settings())[0]
+    assert answer.logprobs[0] != pytest.approx(before[0], abs=1e-3)
+    for place, (token, logprob) in enumerate(zip(answer.ids, answer.logprobs, strict=True)):
+        expected = logits_after(model, text, answer.ids[:place]).log_softmax(-1)[token]
+        assert logprob == pytest.approx(float(expected), abs=1e-4)
+
+
 def test_a_prompt_asked_twice_is_read_once():
     model, reads = causal("llama"), []
     model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: reads.append(inputs[0].numel()))
@@ -257,6 +270,18 @@ def test_room_bounds_what_is_kept(kind, monkeypatch):
     generate(causal(kind), prompts(), settings(), max_tokens_in_flight=72)
     assert max(kept) <= 2 * 72
     assert len(kept) > 16  # so some had to wait
+
+
+def test_a_block_gives_back_the_room_of_rows_that_left():
+    block = Block([[5], [5, 6], [7], [8, 9, 10]], 4, torch.device("cpu"))
+    block.make_room(0, torch.zeros(1, 2, 7, 3), torch.zeros(1, 2, 7, 3), None)
+    block.keys[0][:] = torch.arange(4.0)[:, None, None, None]
+    assert block.drop({0}) == [3, 1, 2]
+    assert len(block.keys[0]) == 4  # less than half is free: not worth a copy
+    assert block.drop({0, 2}) == [1]
+    assert block.keys[0].shape == block.values[0].shape == (1, 2, 4, 3)
+    assert block.lengths == [2]
+    assert block.keys[0][0, 0, :2].tolist() == [[1.0] * 3] * 2
 
 
 def test_a_prompt_larger_than_the_room_still_runs():
