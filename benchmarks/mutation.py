@@ -6,8 +6,8 @@
 
 A mutant that no test kills is a survivor: it needs a test, or a reason why it is the same program. Each runs in a
 child forked from a process that has imported the heavy libraries and nothing of tunewright, so it costs its tests and
-no more. SHOW=1 shows what pytest says. The working tree is
-never touched: the child imports the changed module in place of the file.
+no more. The working tree is never touched: the child imports the changed module in place of the file. SHOW=1 shows
+what pytest says.
 """
 
 from __future__ import annotations
