@@ -9,13 +9,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewright import costing, describing, judging, opening, stages
+from tunewright.data.preparing import ReadData, Tokenized
 from tunewright.learning.checkpoints import Checkpoint
 from tunewright.learning.gradients import Training
-from tunewright.learning.loop import Hooks, fit
+from tunewright.learning.loop import FitPlan, Hooks, fit
 from tunewright.progress import Finished, Listener, Phase, silent
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder, Stopwatch, now
@@ -44,12 +46,9 @@ def fine_tune(
     t = recipe.training
     with recorder.recording(), opening.signals() as stop_signal, started(t.device, t.precision, t.threads) as runtime:
         recorder.state("preparing", "reading the data")
-        read = stages.read_data(recipe, data, validation, recorder)
-        base = stages.load_base(recipe, read, runs, recorder)
-        resolved, origins = stages.resolve(recipe, read, base)
-        tokens = stages.tokenize(resolved, read, base, runtime, recorder)
-        trained = stages.choose_trainable(resolved, read, tokens, base, runtime, recorder)
-        plan = stages.plan(resolved, tokens, trained, runtime, recorder)
+        ready = prepared(recipe, data, validation, runs, runtime, recorder)
+        read, base, resolved, origins = ready.data, ready.base, ready.recipe, ready.origins
+        tokens, trained, plan = ready.tokens, ready.trained, ready.plan
         if not (recorder.folder / "recipe.resolved.yaml").exists():
             recorder.write(
                 "recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime)
@@ -84,6 +83,30 @@ def fine_tune(
     run = Run(recorder.folder)
     recorder.tell(Finished(recorder.folder, recorder.summary))
     return run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before the first step."""
+
+    data: ReadData
+    base: stages.Base
+    recipe: Recipe  # nothing left to decide
+    origins: dict[str, str]  # path -> given, default, auto: why
+    tokens: Tokenized
+    trained: stages.Trained
+    plan: FitPlan
+
+
+def prepared(recipe: Recipe, data: Any, validation: Any, runs: Path, runtime: Runtime, recorder: Recorder) -> Prepared:
+    """The arrows up to the first step, the same for a run and for `plan`."""
+    read = stages.read_data(recipe, data, validation, recorder)
+    base = stages.load_base(recipe, read, runs, recorder)
+    resolved, origins = stages.resolve(recipe, read, base)
+    tokens = stages.tokenize(resolved, read, base, runtime, recorder)
+    trained = stages.choose_trainable(resolved, read, tokens, base, runtime, recorder)
+    plan = stages.plan(resolved, tokens, trained, runtime, recorder)
+    return Prepared(read, base, resolved, origins, tokens, trained, plan)
 
 
 def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright import costing, describing, opening, stages
+from tunewright import costing, describing, opening
 from tunewright.data.preparing import HELD_OUT
 from tunewright.errors import MachineError
+from tunewright.pipeline import prepared
 from tunewright.planning.estimate import Estimate
 from tunewright.progress import Listener, Phase, silent
 from tunewright.recipe import Recipe
@@ -82,12 +83,9 @@ def plan_run(
     recorder = _NoFolder(listener)
     with started(t.device, t.precision, t.threads) as runtime:
         recorder.tell(Phase("reading the data"))
-        read = stages.read_data(recipe, data, validation, recorder)
-        base = stages.load_base(recipe, read, runs, recorder)
-        resolved, origins = stages.resolve(recipe, read, base)
-        tokens = stages.tokenize(resolved, read, base, runtime, recorder)
-        trained = stages.choose_trainable(resolved, read, tokens, base, runtime, recorder)
-        plan = stages.plan(resolved, tokens, trained, runtime, recorder)
+        ready = prepared(recipe, data, validation, runs, runtime, recorder)
+        read, base, resolved, origins = ready.data, ready.base, ready.recipe, ready.origins
+        tokens, trained, plan = ready.tokens, ready.trained, ready.plan
         recorder.tell(Phase("running three steps" if probing else "counting"))
         costs = costing.estimated(
             resolved, base, tokens, trained, plan, runtime, runs,

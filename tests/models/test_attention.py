@@ -211,12 +211,18 @@ def test_every_token_of_the_padding_sees_something():
 
 @pytest.mark.parametrize(
     ("dtype", "length", "products"),
-    [(torch.float32, 8, False), (torch.bfloat16, 8, True), (torch.bfloat16, 1024, True), (torch.bfloat16, 1025, False)],
+    [
+        (torch.float32, 500, False),
+        (torch.bfloat16, 95, False),
+        (torch.bfloat16, 96, True),
+        (torch.bfloat16, 1024, True),
+        (torch.bfloat16, 1025, False),
+    ],
 )
 def test_which_road_is_taken(dtype, length, products):
-    """Past 1,024 tokens the products would hold a square too many."""
+    """Short texts make products too small to gain; past 1,024 tokens they would hold a square too many."""
     assert _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=dtype), length) is products
-    assert not _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=torch.bfloat16, device="meta"), 8)
+    assert not _products_are_faster(torch.zeros(1, 1, 8, 1, dtype=torch.bfloat16, device="meta"), 500)
 
 
 @pytest.mark.parametrize("softcap", [None, 30.0])

@@ -88,8 +88,10 @@ def test_a_cache_holds_bf16_and_changes_nothing(kind, k, tmp_path):
     )
 
 
-@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 3), (False, 4), (True, 40)])
-@pytest.mark.parametrize("lengths", [(9, 9, 9), (1, 70, 33, 32, 2)])
+@pytest.mark.parametrize(
+    "causal, window", [(False, None), (True, None), (True, 3), (False, 4), (True, 40), (False, 100)]
+)
+@pytest.mark.parametrize("lengths", [(9, 9, 9), (1, 170, 133, 32, 2)])
 def test_products_equal_the_fused_attention(causal, window, lengths):
     """Text by text, whatever is padded in between, and in their gradients."""
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewright.cli import output
-from tunewright.cli.options import AsJson, Overrides, example, override
+from tunewright.cli.options import AsJson, LabelColumn, Overrides, TextColumn, example, override
 from tunewright.cli.train import is_recipe
 from tunewright.errors import DataError, TunewrightError, UsageError
 
@@ -45,8 +45,8 @@ def check(
     validation: Annotated[
         str | None, typer.Option(metavar="FILE", help="Validation data, to look for leaks between the two.")
     ] = None,
-    text: Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     model: Annotated[
         str | None, typer.Option(metavar="M", help="Base model whose tokens are counted; default: the recipe's.")
     ] = None,

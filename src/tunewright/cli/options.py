@@ -14,6 +14,15 @@ from tunewright.runs import RunRef, find_run
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Name, unique prefix, `latest`, path, or RUN:best, RUN:step-400.")
 ]
+Subject = Annotated[
+    str | None, typer.Argument(metavar="RECIPE|DATA", help="A recipe (.yaml, .yml), or data: file, folder or Hub id.")
+]
+Validation = Annotated[
+    str | None, typer.Option(metavar="FILE|FRACTION", help="Data to evaluate on, or the share of DATA to hold out.")
+]
+BaseModel = Annotated[str | None, typer.Option(metavar="M", help="Base model: minilm, a folder, a Hub id or run:NAME.")]
+TextColumn = Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the runs.")]
 Overrides = Annotated[
     list[str] | None,

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewright.cli import output
-from tunewright.cli.options import DEFAULT_RUNS, AsJson, Overrides, RunsFolder, override
+from tunewright.cli.options import (
+    DEFAULT_RUNS,
+    AsJson,
+    BaseModel,
+    LabelColumn,
+    Overrides,
+    RunsFolder,
+    Subject,
+    TextColumn,
+    Validation,
+    override,
+)
 from tunewright.cli.output import Marks, clock, size, spelt, table
 from tunewright.cli.train import fraction_or_file, is_recipe, watching
 from tunewright.errors import UsageError
@@ -31,18 +42,11 @@ WIDEST = 80  # also for pipes: a longer line is hard to read
 
 
 def plan(
-    subject: Annotated[
-        str | None,
-        typer.Argument(metavar="RECIPE|DATA", help="A recipe (.yaml, .yml), or data: file, folder or Hub id."),
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(metavar="FILE|FRACTION", help="Data to evaluate on, or the share of DATA to hold out.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="M", help="Base model: minilm, a folder, a Hub id or run:NAME.")
-    ] = None,
-    text: Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")] = None,
+    subject: Subject = None,
+    validation: Validation = None,
+    model: BaseModel = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     runs: RunsFolder = DEFAULT_RUNS,
     overrides: Overrides = None,
     probe: Annotated[

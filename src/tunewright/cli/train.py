@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunewright.cli import output, results
-from tunewright.cli.options import DEFAULT_RUNS, AsJson, Overrides, Quiet, RunsFolder, found, override
+from tunewright.cli.options import (
+    DEFAULT_RUNS,
+    AsJson,
+    BaseModel,
+    LabelColumn,
+    Overrides,
+    Quiet,
+    RunsFolder,
+    Subject,
+    TextColumn,
+    Validation,
+    found,
+    override,
+)
 from tunewright.cli.plain import PlainLines
 from tunewright.cli.screen import Screen
 from tunewright.errors import StoppedError, TunewrightError, UsageError
@@ -27,19 +40,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    subject: Annotated[
-        str | None,
-        typer.Argument(metavar="RECIPE|DATA", help="A recipe (.yaml, .yml), or data: file, folder or Hub id."),
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(metavar="FILE|FRACTION", help="Data to evaluate on, or the share of DATA to hold out.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="M", help="Base model: minilm, a folder, a Hub id or run:NAME.")
-    ] = None,
+    subject: Subject = None,
+    validation: Validation = None,
+    model: BaseModel = None,
     task: Annotated[str | None, typer.Option(metavar="T", help="What to learn: classify.")] = None,
-    text: Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="Name of the run.")] = None,
     runs: RunsFolder = DEFAULT_RUNS,
     overrides: Overrides = None,

@@ -54,14 +54,33 @@ def packed_attention(
     if softcap is None and dropout == 0 and _products_are_faster(query, max(sequence_lengths)):
         window = None if sliding_window is None or sliding_window >= max(sequence_lengths) else sliding_window
         return _by_products(query[0], key[0], value[0], sequence_lengths, scaling, causal, window)[None], None
-    runs = [(length, len(list(same))) for length, same in groupby(sequence_lengths)]
+    rest = (sequence_lengths, scaling, dropout, causal, sliding_window, softcap)
+    if value.device.type == "cpu" and value.dtype == torch.bfloat16:  # here fp32 is no slower, and more exact
+        with torch.autocast("cpu", enabled=False):
+            return _text_by_text(query.float(), key.float(), value.float(), *rest)[None].bfloat16(), None
+    return _text_by_text(query, key, value, *rest)[None], None
+
+
+def _text_by_text(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    scaling: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Neighbours of one length go together: [1, H, N, d] three times -> [N, H, d]."""
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
     sizes = [length * count for length, count in runs]
     outputs = []
     for (length, count), *parts in zip(runs, *(t[0].split(sizes, 1) for t in (query, key, value)), strict=True):
         q, k, v = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts)  # [count, H, length, d]
-        out = _attend(q, k, v, scaling, dropout, causal, sliding_window, softcap)
+        out = _attend(q, k, v, scaling, dropout, causal, window, softcap)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend(
@@ -92,9 +111,10 @@ def _attend(
 def _products_are_faster(q: Tensor, longest: int) -> bool:
     """On a CPU the fused attention gains nothing from bf16: two products and a softmax take half its time.
 
-    The weights grow with the square of the length (25 MB a layer for 2,048 tokens of 512, 12 heads), hence the cap.
+    Not for short texts, whose products are too small (benchmarks/attention.py), nor for very long ones: the weights
+    grow with the square of the length (25 MB a layer for 2,048 tokens of 512, 12 heads).
     """
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and longest <= 1024
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and 96 <= longest <= 1024
 
 
 def _by_products(
@@ -113,11 +133,22 @@ def _by_products(
         start += len(sizes)
         query, key, value = (_filled(part[own], width) for part in parts)  # [count, H, width, d]
         scores = (query * (scaling if scaling is not None else q.shape[-1] ** -0.5)) @ key.transpose(-2, -1)
-        scores = scores.masked_fill(~_may_see(sizes, width, causal, window, q.device), float("-inf"))
+        _hide(scores, sizes, causal, window)
         with torch.autocast(q.device.type, enabled=False):  # which would keep the weights in fp32
             out = (scores.softmax(-1) @ value).transpose(1, 2)
         outputs += [text[:size] for text, size in zip(out, sizes, strict=True)]
     return torch.cat(outputs)
+
+
+@torch.no_grad()
+def _hide(scores: Tensor, sizes: tuple[int, ...], causal: bool, window: int | None) -> None:
+    """−inf where nothing may be seen, in place: the softmax gives those no weight, and so no gradient either."""
+    width = scores.shape[-1]
+    # Of texts that see both ways only what is padding is hidden; where nothing is padded, nothing.
+    first = 0 if causal or window is not None else min(sizes)
+    if first < width:
+        hidden = ~_may_see(sizes, width, causal, window, scores.device)
+        scores[..., first:].masked_fill_(hidden[..., first:], float("-inf"))
 
 
 def _filled(texts: list[Tensor], width: int) -> Tensor:

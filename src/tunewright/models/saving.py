@@ -151,7 +151,10 @@ def verify_saved(forward: Forward, folder: Path, probe: Sequence[list[int]]) -> 
             _keep_trained_head(reloaded.model)
             without = predict_logits(reloaded, probe)
         if np.array_equal(found, without):
-            raise ModelError("the saved adapter changes nothing: it is dead", where=str(folder))
+            raise ModelError(
+                "the saved adapter changes nothing: it is dead; if training.learning_rate is high, lower it",
+                where=str(folder),
+            )
 
 
 @contextlib.contextmanager
