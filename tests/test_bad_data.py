@@ -194,8 +194,8 @@ FILES = [
     Case("a table called jsonl", 3, ("data.jsonl", "looks like a table", ".csv"), {"data.jsonl": TABLE}),
     Case("a table called parquet", 3, ("data.parquet", "not Parquet"), {"data.parquet": TABLE},
          ("train", "data.parquet")),
-    Case("an unknown name", 3, ("data.txt", "no kind of data file", ".jsonl"), {"data.txt": "hello\nworld\n"},
-         ("train", "data.txt")),
+    Case("an unknown name", 3, ("data.md", "no kind of data file", ".jsonl"), {"data.md": "hello\nworld\n"},
+         ("train", "data.md")),
     # ---- tables ----
     Case("a field too many", 3, ("data.csv:26", "3 fields where the header names 2", "double quotes"),
          {"data.csv": TABLE + "well, well,positive\n"}, CSV),

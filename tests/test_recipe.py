@@ -46,7 +46,7 @@ def test_layers(layers, last):
         ("validation", 0.0), ("validation", 1.0), ("max_length", 0), ("truncate", "middle"), ("duplicates", "merge"),
     )]
     + [{"name": name} for name in ("../up", "a b", "", "-x", "a" * 97, ".hidden", "a/b", "a\n")]
-    + [{"evaluation": {"metric": "f1"}}, {"evaluation": {"bootstrap_samples": 1}}, {"task": "generate"}],
+    + [{"evaluation": {"metric": "f2"}}, {"evaluation": {"bootstrap_samples": 1}}, {"task": "translate"}],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(parts):
     with pytest.raises(ValidationError):

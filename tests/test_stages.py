@@ -37,7 +37,7 @@ class Walk:
         return stages.choose_trainable(self.resolved, self.data, self.tokens, self.base, ALONE, self.recorder)
 
     def plan(self):
-        return stages.plan(self.resolved, self.tokens, self.choose(), ALONE, self.recorder)
+        return stages.plan(self.resolved, self.data, self.tokens, self.choose(), ALONE, self.recorder)
 
     @property
     def notes(self):

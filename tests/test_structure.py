@@ -30,6 +30,7 @@ LAYERS = [
         "runs",
         "opening",
         "stages",
+        "tasks",
         "describing",
         "judging",
         "costing",

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import recipe_files
-from tunewright.data.preparing import ReadData, Tokenized
+from tunewright.data.preparing import Tokenized
 from tunewright.learning.loop import FitPlan
 from tunewright.progress import Header
 from tunewright.recipe import Recipe
 from tunewright.runtime import Runtime
 from tunewright.stages import Base, Trained, versions
+from tunewright.tasks.task import Task
 
 
 def facts(
-    recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, trained: Trained, fit_plan: FitPlan
+    recipe: Recipe, task: Task, tokens: Tokenized, base: Base, trained: Trained, fit_plan: FitPlan
 ) -> dict[str, Any]:
     """What run.json says of the model and the data."""
     source, report = base.source, trained.report
@@ -41,7 +42,7 @@ def facts(
         "data": {
             "train": recipe.data.train,
             "validation": recipe.data.validation,
-            "revision": data.splits.revision,
+            "revision": task.splits.revision,
             "train_rows": len(tokens.train),
             "validation_rows": len(tokens.validation),
             "train_tokens": tokens.train.num_tokens,
@@ -50,11 +51,7 @@ def facts(
             "truncated_tokens": tokens.train.truncated_tokens + tokens.validation.truncated_tokens,
             "max_length": recipe.data.max_length,
             "truncate": recipe.data.truncate,
-            "labels": list(data.labels.names),
-            "kind": data.labels.kind,
-            "text_column": data.columns.text,
-            "label_column": data.columns.label,
-            "label_counts": data.label_counts,
+            **task.describe(),
         },
         "steps": fit_plan.total_steps,
         "epochs": fit_plan.total_steps / fit_plan.steps_per_epoch,
@@ -63,7 +60,7 @@ def facts(
 
 def header(
     recipe: Recipe,
-    data: ReadData,
+    task: Task,
     tokens: Tokenized,
     base: Base,
     trained: Trained,
@@ -77,14 +74,13 @@ def header(
     method = f"lora r={spec.rank} alpha={spec.alpha:g}" if spec.method == "lora" else spec.method
     layers = "" if spec.layers == "all" else f", {spec.layers} layers"
     num_tokens = tokens.train.num_tokens + tokens.validation.num_tokens
-    labels = ", ".join(data.labels.names[:6]) if data.labels.names else "numbers"
     return Header(
         f"train · {folder.name}",
         (
             ("model", f"{base.source.name} · {report.total:,} parameters"),
             ("trainable", f"{report.trainable:,} ({report.fraction:.2%}) · {method}{layers}"),
             ("data", f"{len(tokens.train):,} train · {len(tokens.validation):,} validation · {num_tokens:,} tokens"),
-            ("labels", f"{labels} · at most {recipe.data.max_length} tokens, cut on the {recipe.data.truncate}"),
+            task.header(recipe),
             (
                 "plan",
                 f"{fit_plan.total_steps / fit_plan.steps_per_epoch:g} epochs · {fit_plan.total_steps:,} steps · batch "

@@ -17,6 +17,7 @@ from tunewright.runs import Run, find_run
 
 if TYPE_CHECKING:
     from tunewright.serving.predict import Predictor
+    from tunewright.serving.writer import Writer
 
 
 def train(
@@ -122,19 +123,24 @@ def _method(lora: int | bool | None, full: bool, head: bool) -> dict[str, Any]:
     return {"method": "lora"} if lora else {}
 
 
-def load(model: Run | str | Path, runs: str | Path = "runs") -> Predictor:
-    """A predictor from a run, a run's name, a model or adapter folder, or a Hub id."""
-    from tunewright.serving.predict import Predictor
+def load(model: Run | str | Path, runs: str | Path = "runs") -> Predictor | Writer:
+    """What a run, a run's name, a model or adapter folder, or a Hub id can do: a Predictor, or a Writer for one that
+    writes. So can the name of a packaged base model that writes, or a .gguf file."""
+    from tunewright.models.gguf import is_gguf
+    from tunewright.serving.answering import open_model
+    from tunewright.serving.writer import Writer
 
     if isinstance(model, Run):
         return model.predictor
     path = Path(model)
     if path.is_dir() and not (path / "run.json").exists():
-        return Predictor.load(path)
+        return open_model(path)
     try:
         ref = find_run(model, Path(runs))
     except UsageError:
+        if is_gguf(str(model)):
+            return Writer.of_base(str(model))
         if str(model).count("/") == 1 and not path.exists():
-            return Predictor.load(str(model))
+            return open_model(str(model))
         raise
     return ref.load()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import costing, describing, judging, opening, stages
-from tunewright.data.preparing import ReadData, Tokenized
+from tunewright.data.preparing import Tokenized
 from tunewright.learning.checkpoints import Checkpoint
 from tunewright.learning.gradients import Training
 from tunewright.learning.loop import FitPlan, Hooks, fit
@@ -23,6 +23,7 @@ from tunewright.recipe import Recipe
 from tunewright.recording import Recorder, Stopwatch, now
 from tunewright.runs import Run
 from tunewright.runtime import Runtime, peak_memory, started
+from tunewright.tasks.task import Task
 
 
 def fine_tune(
@@ -47,23 +48,23 @@ def fine_tune(
     with recorder.recording(), opening.signals() as stop_signal, started(t.device, t.precision, t.threads) as runtime:
         recorder.state("preparing", "reading the data")
         ready = prepared(recipe, data, validation, runs, runtime, recorder)
-        read, base, resolved, origins = ready.data, ready.base, ready.recipe, ready.origins
+        task, base, resolved, origins = ready.task, ready.base, ready.recipe, ready.origins
         tokens, trained, plan = ready.tokens, ready.trained, ready.plan
         if not (recorder.folder / "recipe.resolved.yaml").exists():
             recorder.write(
                 "recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime)
             )
         recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
-        recorder.update(**describing.facts(resolved, read, tokens, base, trained, plan))
+        recorder.update(**describing.facts(resolved, task, tokens, base, trained, plan))
         cost = costing.in_short(costing.priced(resolved, base, tokens, trained, plan, runtime, recorder))
-        recorder.tell(describing.header(resolved, read, tokens, base, trained, plan, runtime, recorder.folder, cost))
+        recorder.tell(describing.header(resolved, task, tokens, base, trained, plan, runtime, recorder.folder, cost))
 
         caches = stages.build_caches(trained, tokens, runtime, recorder)
-        judge = judging.Judge(
-            resolved, read, tokens, base.loaded.tokenizer, trained.forward, caches.validation, plan, runtime, recorder,
-            stop_signal,
-        )  # fmt: skip
-        store, checkpoint = stages.checkpoints(resolved, read, base, caches, runtime, recorder, resuming, force)
+        parts = stages.scoring(
+            resolved, tokens, base, trained, caches, runtime, recorder, judging.stopping(stop_signal, runtime)
+        )
+        judge = judging.Judge(resolved, task.scorer(parts), plan, recorder)
+        store, checkpoint = stages.checkpoints(resolved, task, base, caches, runtime, recorder, resuming, force)
         recorder.state("running", "training")
         hooks = Hooks(judge.log, judge.evaluate, judge.evaluated, judge.stepped, recorder.say, stop_signal)
         training = Training(tokens.train, tokens.train.lengths, caches.train)
@@ -73,7 +74,7 @@ def fine_tune(
         stop_signal.at_once()
         recorder.state("saving", "saving the model")
         step = stages.keep_best(resolved, trained, state, store)
-        saved_bytes = stages.save(resolved, read, base, trained, tokens, recorder)
+        saved_bytes = stages.save(resolved, task, base, trained, tokens, recorder)
         stop_signal.at_once()
         recorder.state("evaluating", "judging the final model")
         recorder.update(
@@ -89,7 +90,7 @@ def fine_tune(
 class Prepared:
     """Everything that is known before the first step."""
 
-    data: ReadData
+    task: Task
     base: stages.Base
     recipe: Recipe  # nothing left to decide
     origins: dict[str, str]  # path -> given, default, auto: why
@@ -100,13 +101,13 @@ class Prepared:
 
 def prepared(recipe: Recipe, data: Any, validation: Any, runs: Path, runtime: Runtime, recorder: Recorder) -> Prepared:
     """The arrows up to the first step, the same for a run and for `plan`."""
-    read = stages.read_data(recipe, data, validation, recorder)
-    base = stages.load_base(recipe, read, runs, recorder)
-    resolved, origins = stages.resolve(recipe, read, base)
-    tokens = stages.tokenize(resolved, read, base, runtime, recorder)
-    trained = stages.choose_trainable(resolved, read, tokens, base, runtime, recorder)
-    plan = stages.plan(resolved, tokens, trained, runtime, recorder)
-    return Prepared(read, base, resolved, origins, tokens, trained, plan)
+    task = stages.read_data(recipe, data, validation, recorder)
+    base = stages.load_base(recipe, task, runs, recorder)
+    resolved, origins = stages.resolve(recipe, task, base)
+    tokens = stages.tokenize(resolved, task, base, runtime, recorder)
+    trained = stages.choose_trainable(resolved, task, tokens, base, runtime, recorder)
+    plan = stages.plan(resolved, task, tokens, trained, runtime, recorder)
+    return Prepared(task, base, resolved, origins, tokens, trained, plan)
 
 
 def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None:

@@ -84,7 +84,7 @@ def plan_run(
     with started(t.device, t.precision, t.threads) as runtime:
         recorder.tell(Phase("reading the data"))
         ready = prepared(recipe, data, validation, runs, runtime, recorder)
-        read, base, resolved, origins = ready.data, ready.base, ready.recipe, ready.origins
+        task, base, resolved, origins = ready.task, ready.base, ready.recipe, ready.origins
         tokens, trained, plan = ready.tokens, ready.trained, ready.plan
         recorder.tell(Phase("running three steps" if probing else "counting"))
         costs = costing.estimated(
@@ -92,12 +92,12 @@ def plan_run(
             passed=lambda: before_seconds + time.perf_counter() - begin,
             probing="always" if probing else "never", writing=_writing_speed(runs),
         )  # fmt: skip
-        facts = describing.facts(resolved, read, tokens, base, trained, plan)
+        facts = describing.facts(resolved, task, tokens, base, trained, plan)
         decided, why = describing.decided_here(resolved, origins, plan.micro_batch_tokens, runtime)
-        decided, why = _with_data(decided, why, facts["data"], read.splits.validation is None)
+        decided, why = _with_data(decided, why, facts["data"], task.splits.validation is None)
         name = recipe.name or opening._name_of(recipe)
         header = describing.header(
-            resolved, read, tokens, base, trained, plan, runtime, runs / name, costing.in_short(costs.estimate)
+            resolved, task, tokens, base, trained, plan, runtime, runs / name, costing.in_short(costs.estimate)
         )
         return Planned(
             name,
@@ -115,7 +115,9 @@ def _with_data(
     recipe: Recipe, origins: dict[str, str], data: dict[str, Any], held_out: bool
 ) -> tuple[Recipe, dict[str, str]]:
     """What the data itself decided; recipe.resolved.yaml leaves it `auto`, since it is read anew on resume."""
-    found = {"text": data["text_column"], "label": data["label_column"], "labels": data["labels"] or "number"}
+    found: dict[str, Any] = {}
+    if data["kind"] != "text":
+        found = {"text": data["text_column"], "label": data["label_column"], "labels": data["labels"] or "number"}
     found["validation"] = HELD_OUT if held_out else "the folder's own"
     settled = {key: value for key, value in found.items() if getattr(recipe.data, key) == "auto"}
     origins = origins | {f"data.{key}": "auto: found in the data" for key in settled}

@@ -32,6 +32,15 @@ Metric = Literal[
     "mae",
     "pearson",
     "spearman",
+    "perplexity",
+    "token_accuracy",
+    "exact_match",
+    "f1",
+    "rouge_1",
+    "rouge_2",
+    "rouge_l",
+    "bleu",
+    "chrf",
 ]
 
 
@@ -63,21 +72,30 @@ class DataRecipe(_Part):
     """What to learn from."""
 
     train: str
-    """File (JSONL, JSON, CSV, TSV, Parquet; each also .gz), folder with train/validation/test files, or Hub id."""
+    """File (JSONL, JSON, CSV, TSV, Parquet; each also .gz; .txt), folder with train/validation/test files, or Hub id."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | Auto = "auto"
     """File to evaluate on, or the fraction of train to hold out; auto: the folder's own file, else 0.1."""
     revision: str | None = None
     """Revision of a Hub dataset; the exact commit is recorded either way."""
     text: str = "auto"
-    """Column that holds the text; auto guesses and says so."""
+    """Column that holds the text (classify, continue); auto guesses and says so."""
     label: str = "auto"
-    """Column that holds the label; auto guesses and says so."""
+    """Column that holds the label (classify); auto guesses and says so."""
     labels: dict[str, str] | list[str] | Literal["auto", "number"] = "auto"
     """Names for label values ({0: Negative, 1: Positive}), an order of names, or `number` for regression."""
+    template: str | None = None
+    """Text with {columns} that makes a prompt and its completion, a file with one, or a built-in's name (generate)."""
+    completion: str | None = None
+    """Column that holds what must be written; default: the template's last, or what the format says (generate)."""
+    references: str | None = None
+    """Column that holds the accepted answers, where there are several (generate); default: the completion."""
+    learn: Literal["completion", "all", "assistant"] | Auto = "auto"
+    """What is learnt: the completion, everything, or each answer of the assistant; auto: what the format is for."""
     max_length: PositiveInt | Auto = "auto"
-    """Tokens kept of each text; auto: what 95 of 100 texts need, at most 256, or what the model can read."""
+    """Tokens kept of each text; auto: what 95 of 100 texts need, at most 256 (of 100 prompts with completion 99, at
+    most 1,024), or what the model can read."""
     truncate: Literal["left", "right"] = "left"
-    """Side that is cut when a text is too long; left keeps the end."""
+    """Side that is cut when a text is too long; left keeps the end. Of prompt and completion, the prompt is cut."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Whether equal texts stay in train; either way equal texts never fall on both sides of a split."""
 
@@ -189,22 +207,44 @@ class EvaluationRecipe(_Part):
     keep: Literal["best", "last"] = "best"
     """Which checkpoint becomes the final model."""
     metric: Metric = "auto"
-    """Metric that decides which is best; auto: accuracy, micro_f1 (multi-label) or rmse (numbers)."""
+    """Metric that decides which is best; auto: accuracy, micro_f1 (several labels), rmse (numbers) or loss (text)."""
     before: bool = True
     """Score the untrained model first (epoch 0)."""
     prompts: list[str] = []
-    """Texts shown before and after."""
+    """Texts shown before and after; where the model writes, the first validation rows if none are given."""
+    generate_rows: Annotated[int, Field(ge=0, lt=2**31)] | Auto = "auto"
+    """Validation rows answered in text at each evaluation (generate); auto: 32, less where answers are long."""
+    max_new_tokens: PositiveInt | Auto = "auto"
+    """Tokens an answer may have (generate, continue); auto: what the longest completions need, at most 256."""
+    retain: str = "auto"
+    """Text that must not be forgotten: `general` (packaged), a file, or `none`; auto: general where the model writes."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
+
+
+_ONLY_FOR = {
+    "data.text": ("classify", "continue"),
+    "data.label": ("classify",),
+    "data.labels": ("classify",),
+    "data.template": ("generate",),
+    "data.completion": ("generate",),
+    "data.references": ("generate",),
+    "data.learn": ("generate",),
+    "training.class_weights": ("classify",),
+    "training.label_smoothing": ("classify",),
+    "evaluation.generate_rows": ("generate",),
+    "evaluation.max_new_tokens": ("generate", "continue"),
+}
 
 
 class Recipe(_Part):
     """Everything a run depends on."""
 
-    task: Literal["classify"] = "classify"
-    """What the model learns to do; classify: a label, several labels, or a number for each text."""
+    task: Literal["classify", "generate", "continue"] = "classify"
+    """What the model learns to do; classify: a label, several labels, or a number for each text; generate: write a
+    completion for a prompt; continue: plain text, by its next or its masked words."""
     model: str = "minilm"
-    """Base model: `minilm` (packaged), a folder, a Hub id, or run:NAME."""
+    """Base model: `minilm` or `gemma3-270m` (packaged), a folder, a .gguf file, a Hub id, or run:NAME."""
     revision: str | None = None
     """Revision of a Hub model; the exact commit is recorded either way."""
     name: str | None = None
@@ -213,6 +253,17 @@ class Recipe(_Part):
     trainable: TrainableRecipe = TrainableRecipe()
     training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @model_validator(mode="after")
+    def _settings_of_this_task(self) -> Recipe:
+        """A setting of another task would do nothing, which is worse than an error."""
+        for path, tasks in _ONLY_FOR.items():
+            part, _, name = path.partition(".")
+            section = getattr(self, part)
+            if self.task not in tasks and getattr(section, name) != type(section).model_fields[name].default:
+                says = f'"{path}" is for task {" or ".join(tasks)}, and the task is {self.task}; leave it out'
+                raise Clash(says, path)
+        return self
 
     @field_validator("name")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from tunewright.scanning.files import scan_run
 
 if TYPE_CHECKING:
     from tunewright.serving.predict import Prediction, Predictor
+    from tunewright.serving.writer import Writer, Written
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class RunRef:
         verify(path)
         return path
 
-    def load(self) -> Predictor:
-        """The model this names, ready to predict."""
-        from tunewright.serving.predict import Predictor
+    def load(self) -> Predictor | Writer:
+        """The model this names, ready to predict or to write."""
+        from tunewright.serving.answering import open_model
 
-        return Predictor.load(self.model_folder, weights=self.weights)
+        return open_model(self.model_folder, weights=self.weights)
 
 
 def find_run(name: str | Path, runs: Path = Path("runs")) -> RunRef:
@@ -188,7 +189,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 class Comparison:
     """The same texts before and after."""
 
-    rows: tuple[tuple[str, Prediction | None, Prediction], ...]  # text, untrained, tuned
+    rows: tuple[tuple[str, Prediction | Written | None, Prediction | Written], ...]  # text, untrained, tuned
 
     @property
     def table(self) -> Table:
@@ -254,26 +255,30 @@ class Run:
         return Table(("epoch", "step", "train loss", "validation loss", metric), tuple(rows))
 
     @cached_property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> Predictor | Writer:
         """The final model, loaded once."""
         return RunRef(self.folder).load()
 
     @cached_property
-    def untrained(self) -> Predictor | None:
-        """The model as it was before the first step: the base with the same new head."""
+    def untrained(self) -> Predictor | Writer | None:
+        """The model as it was before the first step: the base, of a classifier with the same new head."""
         from tunewright.serving.predict import Predictor
+        from tunewright.serving.writer import Writer
 
+        if isinstance(self.predictor, Writer):
+            return self.predictor.without_adapter() or Writer.untrained(self.folder)
         there = (self.folder / "untrained.safetensors").exists()
         return Predictor.load_untrained(self.folder) if there else None
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """What the tuned model says of each text."""
-        return self.predictor.predict(texts)
+    def predict(self, texts: Sequence[str | Mapping[str, Any]]) -> list[Prediction] | list[Written]:
+        """What the tuned model says of each text; a model that writes takes rows of its template's columns too."""
+        return self.predictor.predict(texts)  # type: ignore[arg-type]
 
-    def compare(self, texts: Sequence[str]) -> Comparison:
+    def compare(self, texts: Sequence[str | Mapping[str, Any]]) -> Comparison:
         """The same texts before and after."""
-        before = self.untrained.predict(texts) if self.untrained else [None] * len(texts)
-        return Comparison(tuple(zip(texts, before, self.predict(texts), strict=True)))
+        before = self.untrained.predict(texts) if self.untrained else [None] * len(texts)  # type: ignore[arg-type]
+        shown = [text if isinstance(text, str) else ", ".join(map(str, text.values())) for text in texts]
+        return Comparison(tuple(zip(shown, before, self.predict(texts), strict=True)))
 
     def model(self) -> Any:
         """The plain transformers or PEFT object."""

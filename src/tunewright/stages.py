@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,28 +17,25 @@ from typing import Any
 import torch
 
 from tunewright import __version__
-from tunewright.data.preparing import ReadData, Tokenized, read, tokenized
+from tunewright.data.preparing import Tokenized
 from tunewright.data.sources import open_data
-from tunewright.data.tokenizing import token_lengths
-from tunewright.defaults import Facts
 from tunewright.defaults import resolve as decide
-from tunewright.errors import RecipeError, UsageError, did_you_mean
-from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
+from tunewright.errors import UsageError
 from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
-from tunewright.learning.classification import Classification, balanced_weights
+from tunewright.learning.gradients import Objective
 from tunewright.learning.loop import FitPlan, FitState
 from tunewright.learning.tensors import load_trainable
 from tunewright.models.boundary import BoundaryCache, build, size_bytes
 from tunewright.models.forward import Forward
-from tunewright.models.heads import head_modules
 from tunewright.models.loading import BaseModel, Loaded, add_pad_token, quiet, resolve_base
-from tunewright.models.loading import load_base as load_base_model
 from tunewright.models.trainable import TrainableReport, TrainableSpec, choose
 from tunewright.planning.memory import bytes_per_token, largest_micro_batch
 from tunewright.progress import Phase
 from tunewright.recipe import IN_MEMORY, Recipe, steps_per_epoch
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, memory_available
+from tunewright.tasks.opening import open_task
+from tunewright.tasks.task import ScoringParts, Task
 
 CACHE_SHARE = 0.25  # of the free disk that boundary caches may take
 
@@ -61,7 +58,7 @@ class Trained:
     model: Any
     forward: Forward
     report: TrainableReport
-    objective: Classification
+    objective: Objective
 
 
 @dataclass(frozen=True)
@@ -92,37 +89,32 @@ def cache_folder() -> Path:
 # ---- data, base model, decisions ----
 
 
-def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) -> ReadData:
-    """Splits opened and surveyed."""
+def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) -> Task:
+    """The task on its data, opened and looked through."""
     for key, value in (("train", data), ("validation", validation)):
         if value is None and getattr(recipe.data, key) == IN_MEMORY:
             raise UsageError(f"this run's data was in memory: give {key} again", field=f"data.{key}")
     given = validation if validation is not None else recipe.data.validation
     held: Any = given if not isinstance(given, float) and given != "auto" else None
     splits = open_data(data if data is not None else recipe.data.train, validation=held, revision=recipe.data.revision)
-    found = read(splits, recipe.data, recipe.training.seed)
-    for sentence in found.said:
+    task = open_task(recipe, splits)
+    for sentence in task.said:
         recorder.say(sentence)
-    return found
+    return task
 
 
-def load_base(recipe: Recipe, data: ReadData, runs: Path, recorder: Recorder) -> Base:
-    """The base model with a new head for these labels."""
+def load_base(recipe: Recipe, task: Task, runs: Path, recorder: Recorder) -> Base:
+    """The base model, with a new head where the task needs one."""
     recorder.tell(Phase("loading the model"))
     source = resolve_base(recipe.model, recipe.revision, runs)
     frozen = recipe.trainable.method != "full"
     dropout = recipe.training.base_dropout
-    loaded = load_base_model(
-        source,
-        data.labels,
-        seed=recipe.training.seed,
-        dropout=(0.0 if frozen else None) if dropout == "auto" else dropout,
-    )
+    loaded = task.load(source, recipe, (0.0 if frozen else None) if dropout == "auto" else dropout)
     for sentence in loaded.said:
         recorder.say(sentence)
-    if recipe.trainable.method == "full" and loaded.needs_pad_token:
+    if recipe.trainable.method == "full" and loaded.needs_pad_token and loaded.labels is not None:
         add_pad_token(loaded.model, loaded.tokenizer)
-    head = head_modules(loaded.model, loaded.new_parameters)
+    head = task.head(loaded)
     new = {
         name: p.detach().clone()
         for name, p in loaded.model.named_parameters()
@@ -144,47 +136,27 @@ def _weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def resolve(recipe: Recipe, data: ReadData, base: Base) -> tuple[Recipe, dict[str, str]]:
+def resolve(recipe: Recipe, task: Task, base: Base) -> tuple[Recipe, dict[str, str]]:
     """Every `auto` decided from what is known by now."""
-    facts = Facts(
-        num_examples=len(data.train_rows),
-        token_lengths=token_lengths(data.splits.train, data.columns, base.loaded.tokenizer),
-        context_length=_context_length(base.loaded.model.config),
-        num_parameters=sum(p.numel() for p in base.loaded.model.parameters()),
-        kind=data.labels.kind,
-        default_metric=default_metric(data.labels.kind),
-    )
-    return decide(recipe, facts)
+    return decide(recipe, task.facts(recipe, base.loaded))
 
 
-def _context_length(config: Any) -> int:
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20
-    return longest - (config.pad_token_id + 1) if config.model_type in _POSITIONS_AFTER_PADDING else longest
-
-
-_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
-
-
-def tokenize(recipe: Recipe, data: ReadData, base: Base, runtime: Runtime, recorder: Recorder) -> Tokenized:
+def tokenize(recipe: Recipe, task: Task, base: Base, runtime: Runtime, recorder: Recorder) -> Tokenized:
     """Token arrays, built by rank 0 and opened by all."""
     recorder.tell(Phase("tokenising"))
     if not runtime.is_main:
         runtime.barrier()
-    tokens = tokenized(data, recipe.data, base.loaded.tokenizer, cache_folder() / "tokens")
+    tokens = task.tokenize(recipe, base.loaded.tokenizer, cache_folder() / "tokens")
     if runtime.is_main:
         runtime.barrier()
     for name, part in (("train", tokens.train), ("validation", tokens.validation)):
-        if part.truncated_rows:
-            share = part.truncated_tokens / (part.num_tokens + part.truncated_tokens)
-            recorder.say(
-                f"{name}: {part.truncated_rows:,} of {len(part):,} texts cut to {recipe.data.max_length} tokens on the "
-                f"{recipe.data.truncate} ({part.truncated_tokens:,} tokens, {share:.1%})"
-            )
+        if cut := task.cut_words(recipe, part):
+            recorder.say(f"{name}: {cut}")
     return tokens
 
 
 def choose_trainable(
-    recipe: Recipe, data: ReadData, tokens: Tokenized, base: Base, runtime: Runtime, recorder: Recorder
+    recipe: Recipe, task: Task, tokens: Tokenized, base: Base, runtime: Runtime, recorder: Recorder
 ) -> Trained:
     """What learns, how it runs, and what it minimises."""
     spec = recipe.trainable
@@ -197,32 +169,33 @@ def choose_trainable(
         )
     forward = Forward.checked(trainable.model.to(runtime.device))
     forward.compute_in(runtime.precision)
-    for sentence in forward.notes:
+    for sentence in (*trainable.said, *forward.notes):
         recorder.say(sentence)
-    objective = Classification(data.labels.kind, _class_weights(recipe, data, tokens), recipe.training.label_smoothing)
-    return Trained(trainable.model, forward, trainable.report, objective)
+    return Trained(trainable.model, forward, trainable.report, task.objective(recipe, tokens, base.loaded))
 
 
-def _class_weights(recipe: Recipe, data: ReadData, tokens: Tokenized) -> torch.Tensor | None:
-    wanted = recipe.training.class_weights
-    if wanted is None:
-        return None
-    if wanted == "balanced":
-        return balanced_weights(tokens.train.labels, data.labels.num_outputs)
-    unknown = sorted(wanted.keys() - set(data.labels.names))
-    if unknown:
-        raise RecipeError(
-            f'class_weights names "{unknown[0]}"; classes are {", ".join(data.labels.names)}.'
-            f"{did_you_mean(unknown[0], data.labels.names)}",
-            field="training.class_weights",
-        )
-    return torch.tensor([wanted.get(name, 1.0) for name in data.labels.names])
+def scoring(
+    recipe: Recipe,
+    tokens: Tokenized,
+    base: Base,
+    trained: Trained,
+    caches: Caches,
+    runtime: Runtime,
+    recorder: Recorder,
+    stop_if_asked: Callable[[], None],
+) -> ScoringParts:
+    """What the task's scorer works with."""
+    return ScoringParts(
+        recipe, tokens, base.loaded.tokenizer, trained.forward, caches.validation, runtime, recorder, stop_if_asked
+    )
 
 
 # ---- the plan ----
 
 
-def plan(recipe: Recipe, tokens: Tokenized, trained: Trained, runtime: Runtime, recorder: Recorder) -> FitPlan:
+def plan(
+    recipe: Recipe, task: Task, tokens: Tokenized, trained: Trained, runtime: Runtime, recorder: Recorder
+) -> FitPlan:
     """Plain numbers for the loop."""
     t, e = recipe.training, recipe.evaluation
     assert isinstance(t.batch_size, int) and isinstance(t.learning_rate, float) and e.metric != "auto"
@@ -243,7 +216,7 @@ def plan(recipe: Recipe, tokens: Tokenized, trained: Trained, runtime: Runtime, 
         checkpoint_every=None if t.checkpoint_every == "evaluation" else t.checkpoint_every,
         log_every=max(1, total // 200),
         metric=f"validation/{e.metric}",
-        higher_is_better=HIGHER_IS_BETTER[e.metric],
+        higher_is_better=task.higher_is_better(e.metric),
         early_stopping=t.early_stopping,
         seed=t.seed,
     )
@@ -280,14 +253,14 @@ def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder
     return Caches(built["train"], built["validation"], recorder.folder / "cache")
 
 
-def identity(recipe: Recipe, data: ReadData, base: Base, caches: Caches, runtime: Runtime) -> dict[str, Any]:
+def identity(recipe: Recipe, task: Task, base: Base, caches: Caches, runtime: Runtime) -> dict[str, Any]:
     """What a resumed run must share with the checkpoint it continues."""
     elsewhere = {"micro_batch_tokens", "threads", "device", "precision"}  # named below, or decided anew
     body = recipe.model_dump(mode="json", exclude={"name": True, "training": elsewhere})
     body["data"] = {k: v for k, v in body["data"].items() if k not in ("train", "validation")}
     return {
         "recipe": body,
-        "data": data.fingerprint,
+        "data": task.fingerprint,
         "base": base.fingerprint,
         "boundary": caches.fingerprint,
         "world_size": runtime.world_size,
@@ -312,7 +285,7 @@ def versions() -> dict[str, str]:
 
 def checkpoints(
     recipe: Recipe,
-    data: ReadData,
+    task: Task,
     base: Base,
     caches: Caches,
     runtime: Runtime,
@@ -323,7 +296,7 @@ def checkpoints(
     """The run's checkpoints, and the one to continue from. `force` accepts differences that only move last bits."""
     store = CheckpointStore(
         recorder.folder / "checkpoints",
-        identity(recipe, data, base, caches, runtime),
+        identity(recipe, task, base, caches, runtime),
         recipe.training.keep_checkpoints,
         beside=(recorder.folder / "metrics.jsonl", recorder.folder / "samples.jsonl"),
     )
@@ -359,7 +332,7 @@ def keep_best(recipe: Recipe, trained: Trained, state: FitState, store: Checkpoi
     return state.best_step
 
 
-def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: Tokenized, recorder: Recorder) -> int:
+def save(recipe: Recipe, task: Task, base: Base, trained: Trained, tokens: Tokenized, recorder: Recorder) -> int:
     """The final model, reloaded and compared before anyone trusts it; returns its bytes."""
     from tunewright.models.saving import save_model, verify_saved
 
@@ -367,15 +340,21 @@ def save(recipe: Recipe, data: ReadData, base: Base, trained: Trained, tokens: T
         return 0
     assert isinstance(recipe.data.max_length, int)
     probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
-    recorder.write_tensors("untrained.safetensors", base.untrained)
+    if base.untrained:
+        recorder.write_tensors("untrained.safetensors", base.untrained)
+
+    def check(written: Path) -> None:
+        task.put_beside(written, recipe)
+        verify_saved(trained.forward, written, probe)
+
     saved = save_model(
         trained.model,
         base.loaded.tokenizer,
         recorder.folder / "model",
         base=base.source,
-        labels=data.labels,
+        labels=base.loaded.labels,
         max_length=recipe.data.max_length,
         truncate=recipe.data.truncate,
-        check=lambda written: verify_saved(trained.forward, written, probe),
+        check=check,
     )
     return saved.bytes

@@ -16,7 +16,8 @@ from tunewright.cli.app import app, main, with_optional_run
 HEAVY = {"torch", "transformers", "peft", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "tokenizers"}
 HELP = "from tunewright.cli.app import main; main(['--help'])"
 COMMANDS = [
-    "init", "schema", "demo", "doctor", "plan", "train", "evaluate", "compare", "report", "predict", "export", "push",
+    "init", "schema", "demo", "doctor", "plan", "train", "evaluate", "compare", "report", "predict", "chat", "export",
+    "push",
 ]  # fmt: skip
 
 

@@ -144,3 +144,75 @@ def test_opening_a_file_imports_no_heavy_library(tmp_path: Path):
         [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
     assert done.stdout.strip() == "set()", done.stderr
+
+
+# ---- text files ----
+
+
+def test_a_text_file_is_its_paragraphs(tmp_path: Path):
+    path = tmp_path / "book.txt"
+    path.write_text("One\ntwo.\n\nThree.\n")
+    for data in (path, str(path), {"train": path}):
+        assert values(open_data(data).train) == [{"text": "One\ntwo."}, {"text": "Three."}]
+    assert values(open_data(RECORDS, validation=path).validation) == [{"text": "One\ntwo."}, {"text": "Three."}]
+
+
+def test_a_folder_of_text_files_is_a_document_each(tmp_path: Path):
+    for name in ("b.txt", "a.TXT", "validation.txt"):
+        (tmp_path / name).write_text(f"{name}\n\nmore\n")
+    splits = open_data(tmp_path)
+    assert values(splits.train) == [{"text": f"{name}\n\nmore"} for name in ("a.TXT", "b.txt", "validation.txt")]
+    assert splits.validation is None and splits.origin == str(tmp_path)
+
+
+def test_a_folder_with_train_txt_has_its_splits(tmp_path: Path):
+    for name in ("train", "Valid", "other"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}\n\nmore\n")
+    splits = open_data(tmp_path)
+    assert splits.validation is not None and splits.test is None
+    assert [values(splits.train)[0], values(splits.validation)[0]] == [{"text": "train"}, {"text": "Valid"}]
+    (tmp_path / "dev.txt").write_text("second")
+    with pytest.raises(DataError, match=r"two files for validation: Valid\.txt and dev\.txt"):
+        open_data(tmp_path)
+
+
+def test_data_files_win_over_text_files_beside_them(tmp_path: Path):
+    write(tmp_path / "train.jsonl")
+    (tmp_path / "README.txt").write_text("What this is.\n")
+    assert values(open_data(tmp_path).train) == RECORDS
+
+
+@pytest.mark.parametrize("content", ['{"text": "a"}\n', '[\n {"text": "a"}]', '\ufeff\n{ "text": "a"}\n'])
+def test_records_under_the_name_of_a_text_stay_records(tmp_path: Path, content: str):
+    path = tmp_path / "rows.txt"
+    path.write_text(content, encoding="utf-8")
+    assert values(open_data(path).train) == [{"text": "a"}]
+
+
+@pytest.mark.parametrize("text", ["[Illustration]", "{{Infobox}}", "[1] A note.", "'Well', she said, and left."])
+def test_a_text_may_begin_with_a_bracket(tmp_path: Path, text: str):
+    path = tmp_path / "book.txt"
+    path.write_text(f"{text}\n\nThe end.\n")
+    assert values(open_data(path).train) == [{"text": text}, {"text": "The end."}]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"%PDF-1.7\n", "a PDF document"),
+        ("hello\n".encode("utf-16"), "UTF-16"),
+        (b"a\0b", "binary file"),
+        (b"PAR1 and no more", "Parquet"),
+        (b"", "empty"),
+    ],
+)
+def test_what_is_no_text_is_refused_under_that_name(tmp_path: Path, content: bytes, words: str):
+    path = tmp_path / "book.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        values(open_data(path).train)
+
+
+def test_a_missing_text_file_never_asks_a_hub():
+    with pytest.raises(DataError, match="no such file"):
+        open_data("texts/book.txt")

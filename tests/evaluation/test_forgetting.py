@@ -1,4 +1,4 @@
-"""Forgetting is said when it is sure and large enough, and only then."""
+"""General text before and after, on real tiny models: who forgot, who didn't move, and which text it was."""
 
 from __future__ import annotations
 
@@ -7,189 +7,206 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from tests import tiny
 from tunewright.errors import DataError
 from tunewright.evaluation import forgetting as f
+from tunewright.models.forward import Forward
+from tunewright.models.likelihoods import Likelihoods
+
+TEXTS = [row["text"] for row in tiny.sentences(12)]
 
 
-def documents(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and tokens of n documents, some easy and some hard."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(50, 200, n)
-    return tokens * rng.normal(3.06, 0.5, n), tokens
+def made(kind: str, auto: str = "AutoModelForCausalLM"):
+    import transformers as hf
+
+    torch.manual_seed(0)
+    return Forward(getattr(hf, auto).from_config(tiny.config(kind)).train()), tiny.tokenizer(kind)
 
 
-@pytest.mark.parametrize(("change", "noise", "verdict"), [
-    (0.16, 0.1, "forgot"), (0.03, 0.02, "forgot a little"), (-0.1, 0.1, "improved"), (0.002, 0.005, "kept"),
-    (0.002, 0.0001, "kept"),  # sure, but nobody would notice
-    (0.02, 0.3, "no clear change"), (0.0, 0.5, "no clear change"),
+def nudge(forward: Forward, by: float) -> None:
+    torch.manual_seed(1)
+    for parameter in forward.model.parameters():
+        parameter.data += by * torch.randn_like(parameter)
+
+
+# --- which text -------------------------------------------------------------------------------------------------
+
+
+def test_the_text_that_comes_with_us():
+    found = f.documents()
+    assert found == f.documents("general") and 30 <= len(found) <= 60
+    assert 2500 < sum(len(text.split()) for text in found) < 4500
+    assert all(text.endswith((".", "?")) and not text.startswith("#") and "\n" not in text for text in found)
+    assert len({text[:20] for text in found}) == len(found)
+
+
+def test_own_text_by_paragraph_or_by_column(tmp_path):
+    (tmp_path / "own.txt").write_text("One paragraph.\nStill the same.\n\nAnother one.\n\n\nA third.\n")
+    assert f.documents(str(tmp_path / "own.txt")) == ["One paragraph.\nStill the same.", "Another one.", "A third."]
+    rows = [{"id": i, "text": f"row {i}"} for i in range(1000)] + [{"id": 0, "text": "  "}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = f.documents(str(tmp_path / "own.jsonl"))
+    assert len(found) == f.MOST_DOCUMENTS and (found[0], found[-1]) == ("row 0", "row 999")
+    assert len(set(found)) == len(found)
+
+
+def test_own_text_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.txt"):
+        f.documents(str(tmp_path / "gone.txt"))
+    (tmp_path / "blank.jsonl").write_text('{"text": " "}\n{"text": "  "}\n')
+    with pytest.raises(DataError):
+        f.documents(str(tmp_path / "blank.jsonl"))
+
+
+# --- models that write ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_perplexity_is_that_of_transformers(kind):
+    forward, tokenizer = made(kind)
+    found = f.measure(forward, tokenizer, TEXTS)
+    expected, counted = [], []
+    with torch.no_grad():
+        for text in TEXTS:
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            loss = forward.model.eval()(input_ids=ids, labels=ids).loss
+            counted.append(ids.shape[1] - 1)
+            expected.append(loss.item() * counted[-1])
+    assert found.kind == "perplexity" and found.tokens.tolist() == counted
+    np.testing.assert_allclose(found.values, expected, rtol=1e-4)
+    same = f.forgetting(found, f.measure(forward, tokenizer, TEXTS))
+    assert (same["verdict"], same["change"]) == ("kept", 0)
+    assert same["before"] == pytest.approx(math.exp(sum(expected) / sum(counted)), rel=1e-4)
+
+
+def test_a_model_that_was_spoilt_forgot():
+    """Fitted to the text first: only what was known can be forgotten."""
+    forward, tokenizer = made("llama")
+    optimizer = torch.optim.Adam(forward.model.parameters(), 3e-3)
+    for _ in range(30):
+        for text in TEXTS:
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            forward.model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    before = f.measure(forward, tokenizer, TEXTS)
+    nudge(forward, 0.2)
+    found = f.forgetting(before, f.measure(forward, tokenizer, TEXTS))
+    assert found["kind"] == "perplexity" and found["verdict"] == "forgot" and found["change"] > 0.05, found
+    assert found["interval"][0] > 0 and (found["documents"], found["words"][-6:]) == (12, "forgot")
+    assert found["tokens"] == sum(len(tokenizer(text)["input_ids"]) - 1 for text in TEXTS)
+
+
+def test_long_documents_are_cut_to_what_the_model_reads():
+    forward, tokenizer = made("gpt2")
+    found = f.measure(forward, tokenizer, ["good " * 500, "bad film"])
+    assert found.tokens.tolist() == [63, 1]
+
+
+def test_masked_words_are_scored_by_whoever_knows_how():
+    forward, tokenizer = made("bert", "AutoModelForMaskedLM")
+
+    def masked(given, examples):
+        assert given is forward
+        # [CLS] and [SEP] are no text.
+        assert [int(examples.is_target(i).sum()) for i in range(12)] == [len(ids) - 2 for ids in examples.ids]
+        return Likelihoods(np.full(12, 30.0), np.full(12, 10), np.zeros(12, np.int64))
+
+    found = f.measure(forward, tokenizer, TEXTS, masked=masked)
+    assert f.forgetting(found, found)["kind"] == "masked perplexity"
+    assert f.measure(forward, tokenizer, TEXTS).kind == "drift"  # its head reads what it would predict
+
+
+# --- models without a head for words ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*tiny.ENCODERS, "llama"])
+def test_a_classifier_drifts_as_far_as_its_states_move(kind):
+    forward, tokenizer = made(kind, "AutoModelForSequenceClassification")
+    forward.model.config.pad_token_id = forward.model.config.pad_token_id or 0
+    before = f.measure(forward, tokenizer, TEXTS)
+    assert before.kind == "drift" and before.values.dtype == np.float16
+    assert before.values.shape == (before.tokens.sum(), 32)
+    still = f.forgetting(before, f.measure(forward, tokenizer, TEXTS))
+    assert (still["verdict"], still["change"]) == ("did not move", 0)
+    nudge(forward, 0.01)
+    near = f.forgetting(before, f.measure(forward, tokenizer, TEXTS))
+    nudge(forward, 0.5)
+    far = f.forgetting(before, f.measure(forward, tokenizer, TEXTS))
+    assert 0 < near["change"] < far["change"] and far["verdict"] == "moved far", (near, far)
+
+
+def test_states_are_those_of_the_text_without_special_tokens():
+    forward, tokenizer = made("bert", "AutoModelForSequenceClassification")
+    found = f.measure(forward, tokenizer, TEXTS[:3])
+    with torch.no_grad():
+        parts = [
+            forward.model.eval().bert(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 1:-1]
+            for text in TEXTS[:3]
+        ]
+    expected = torch.nn.functional.normalize(torch.cat(parts), dim=1)
+    assert found.tokens.tolist() == [len(part) for part in parts]
+    np.testing.assert_allclose(found.values, expected.numpy(), atol=1e-3)
+
+
+def test_a_long_document_gives_a_sample_of_its_states():
+    forward, tokenizer = made("bert", "AutoModelForSequenceClassification")
+    assert f.measure(forward, tokenizer, ["good " * 50, "bad"]).tokens.tolist() == [f.STATES_PER_DOCUMENT, 1]
+
+
+def test_an_encoder_decoder_is_judged_by_its_encoder():
+    import transformers as hf
+
+    tokenizer = tiny.tokenizer("bert")
+    torch.manual_seed(0)
+    config = hf.T5Config(vocab_size=len(tokenizer), d_model=32, d_ff=64, num_layers=2, num_heads=4, d_kv=8)
+    forward = Forward(hf.T5ForConditionalGeneration(config))
+    before = f.measure(forward, tokenizer, TEXTS)
+    assert f.forgetting(before, f.measure(forward, tokenizer, TEXTS))["verdict"] == "did not move"
+    nudge(forward, 0.3)
+    assert f.forgetting(before, f.measure(forward, tokenizer, TEXTS))["verdict"] == "moved far"
+
+
+# --- between the two --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "auto"), [
+    ("llama", "AutoModelForCausalLM"), ("bert", "AutoModelForSequenceClassification"),
 ])  # fmt: skip
-def test_verdicts(change: float, noise: float, verdict: str) -> None:
-    nats, tokens = documents()
-    found = f.retained(nats, nats + tokens * np.random.default_rng(1).normal(change, noise, 40), tokens)
-    assert found.verdict == verdict, found.sentence()
+def test_a_snapshot_survives_on_disk(kind, auto, tmp_path):
+    forward, tokenizer = made(kind, auto)
+    found = f.measure(forward, tokenizer, TEXTS)
+    save_file(found.tensors(), tmp_path / "general.safetensors")
+    stored = f.Snapshot.of_tensors(load_file(tmp_path / "general.safetensors"))
+    assert stored.kind == found.kind
+    np.testing.assert_array_equal(stored.values, found.values)
+    assert f.forgetting(stored, found)["change"] == 0
 
 
-@pytest.mark.parametrize(("after", "low", "high", "verdict"), [
-    (10.02, -0.09, 0.10, "no clear change"),  # nearly the same, but it might as well be 10 % worse
-    (10.30, -0.01, 0.045, "no clear change"),
-    (9.70, -0.045, 0.01, "no clear change"),
-    (9.70, -0.04, -0.02, "improved"),
-    (10.50, 0.04, 0.06, "forgot"),
-    (10.05, -0.04, 0.04, "kept"),
-])  # fmt: skip
-def test_verdict_of_an_interval(after: float, low: float, high: float, verdict: str) -> None:
-    assert f.Retained(10.0, after, f.Interval(low, high), 40, 4000).verdict == verdict
+def test_another_text_than_before_is_an_error():
+    forward, tokenizer = made("llama")
+    before = f.measure(forward, tokenizer, TEXTS)
+    with pytest.raises(DataError, match="isn't the one") as caught:
+        f.forgetting(before, f.measure(forward, tokenizer, TEXTS[1:]))
+    assert caught.value.field == "evaluation.retain"
 
 
-def test_words() -> None:
-    tokens = np.full(10, 100)
-    found = f.retained(tokens * math.log(21.3), tokens * math.log(24.9), tokens)
-    assert found.words() == "perplexity on general text 21.3 → 24.9: forgot"
-    assert found.sentence() == f"{found.words()} (+16.9 %, +16.9 % to +16.9 %; 10 documents)"
-    assert f.retained(tokens * math.log(1233.8), tokens * math.log(4.567), tokens, masked=True).words() == (
-        "masked-word perplexity on general text 1,234 → 4.57: improved"
-    )
+def test_no_text_is_an_error():
+    forward, tokenizer = made("bert", "AutoModelForSequenceClassification")
+    with pytest.raises(DataError, match="no token"):
+        found = f.measure(forward, tokenizer, [""])
+        f.forgetting(found, found)
 
 
-def test_the_interval_pairs_documents() -> None:
-    """Documents differ by far more than the change does; unpaired, nothing could be seen."""
-    nats, tokens = documents()
-    found = f.retained(nats, nats + 0.03 * tokens, tokens)
-    assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == pytest.approx((math.exp(0.03) - 1,) * 2)
-    assert found.change == pytest.approx(math.exp(0.03) - 1)
-    assert found.before == pytest.approx(math.exp(nats.sum() / tokens.sum()))  # each token counts alike
-    assert (found.documents, found.tokens) == (40, tokens.sum())
+def test_a_run_can_be_stopped_while_it_measures():
+    def stop():
+        raise KeyboardInterrupt
 
-
-def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
-    rng, covered = np.random.default_rng(5), 0
-    for seed in range(100):
-        nats, tokens = documents(60, seed)
-        found = f.retained(nats, nats + tokens * rng.normal(0.05, 0.1, 60), tokens, samples=300, seed=seed).interval
-        covered += found is not None and found.low <= math.exp(0.05) - 1 <= found.high
-    assert 0.9 <= covered / 100 <= 1
-
-
-def test_a_few_documents_prove_nothing() -> None:
-    nats, tokens = documents(5)
-    found = f.retained(nats, nats + 0.3 * tokens, tokens)
-    assert (found.interval, found.verdict) == (None, "no clear change")
-    assert found.sentence().endswith("(+35.0 %; 5 documents, too few to tell)")
-
-
-def test_a_frozen_body_kept_everything_whatever_the_number_of_documents() -> None:
-    nats, tokens = documents(1)
-    found = f.retained(nats, nats, tokens)
-    assert (found.verdict, found.change) == ("kept", 0)
-    assert found.sentence().endswith("(0.0 %, 0.0 % to 0.0 %; 1 document)")
-
-
-@pytest.mark.parametrize("broken", [math.nan, math.inf, 1e9])
-def test_a_model_that_lost_its_numbers_forgot(broken: float) -> None:
-    nats, tokens = documents()
-    after = nats.copy()
-    after[3] = broken
-    found = f.retained(nats, after, tokens)
-    assert found.verdict == "forgot"
-    assert "→ ∞: forgot" in found.sentence()
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["after"] is None
-
-
-def test_a_base_without_numbers_can_forget_nothing() -> None:
-    nats, tokens = documents()
-    assert f.retained(nats * np.inf, nats * np.inf, tokens).verdict == "no clear change"
-
-
-def test_json_says_all() -> None:
-    nats, tokens = documents()
-    found = json.loads(json.dumps(f.retained(nats, nats + tokens, tokens).to_json(), allow_nan=False))
-    assert found["verdict"] == "forgot"
-    assert found["interval"] == pytest.approx([found["change"]] * 2)
-
-
-def test_nothing_to_measure_is_an_error() -> None:
-    with pytest.raises(DataError, match="no token to measure"):
-        f.retained(np.zeros(2), np.zeros(2), np.zeros(2))
-    with pytest.raises(DataError, match="no token to measure"):
-        f.drift([])
-
-
-# --- drift ------------------------------------------------------------------------------------------------------
-
-
-def states(tokens: int, seed: int, shared: float = 0.0) -> np.ndarray:
-    """Hidden states that point apart, or (shared) much the same way."""
-    return np.random.default_rng(seed).normal(size=(tokens, 64)) + shared
-
-
-def measured(moved: float, shared: float = 0.0, n: int = 12) -> f.Drift:
-    made = [states(30, seed, shared) for seed in range(n)]
-    return f.drift([f.document_drift(old, old + moved * states(30, 100 + i)) for i, old in enumerate(made)])
-
-
-def test_drift_is_one_minus_cosine() -> None:
-    old, new = states(50, 0), states(50, 1)
-    cosine = (old * new).sum(1) / np.linalg.norm(old, axis=1) / np.linalg.norm(new, axis=1)
-    part = f.document_drift(old.astype(np.float32), new.astype(np.float32))
-    assert part.moved == pytest.approx((1 - cosine).sum(), rel=1e-6)
-    assert f.drift([part]).moved == pytest.approx((1 - cosine).mean(), rel=1e-6)
-    assert f.document_drift(old, 7 * old).moved == pytest.approx(0, abs=1e-12)  # longer is not elsewhere
-    assert f.document_drift(old, -old).moved == pytest.approx(100)
-
-
-def test_a_tiny_drift_keeps_its_digits() -> None:
-    old = np.zeros((1, 2), np.float32)
-    old[0, 0] = 1
-    new = np.array([[1, 1e-5]], np.float32)
-    assert f.document_drift(old, new).moved == pytest.approx(0.5e-10, rel=1e-4)
-
-
-def test_unrelated_tokens_are_the_mean_over_all_pairs() -> None:
-    made = [states(7, seed, 0.5) for seed in range(3)]
-    units = np.concatenate(made) / np.linalg.norm(np.concatenate(made), axis=1, keepdims=True)
-    pairs = 1 - (units @ units.T)[~np.eye(21, dtype=bool)]
-    assert f.drift([f.document_drift(old, old) for old in made]).unrelated == pytest.approx(pairs.mean())
-
-
-@pytest.mark.parametrize(("moved", "verdict"), [
-    (0.0, "did not move"), (0.1, "hardly moved"), (0.5, "moved"), (2.0, "moved far"),
-])  # fmt: skip
-def test_movement(moved: float, verdict: str) -> None:
-    assert measured(moved).verdict == verdict
-
-
-def test_movement_is_judged_by_how_far_apart_tokens_lie() -> None:
-    """All states pointing one way: small cosines between everything, and the same movement within it."""
-    apart, together = measured(0.7), measured(0.7, shared=2.0)
-    assert together.moved < apart.moved / 3
-    assert together.verdict == apart.verdict == "moved"
-
-
-def test_drift_in_words_and_json() -> None:
-    found = measured(0.1)
-    assert found.interval is not None
-    assert found.interval.low < found.moved < found.interval.high
-    assert found.words() == (
-        "hidden states of general text moved by 0.51 % of the distance between unrelated tokens: hardly moved"
-    )
-    assert measured(0.0).words() == "hidden states of general text: did not move"
-    single = f.drift([f.document_drift(np.ones((1, 2)), np.array([[1.0, 0.0]]))])
-    assert single.words() == "hidden states of general text moved by 0.293: moved far"
-    assert single.interval is None
-    assert json.loads(json.dumps(single.to_json(), allow_nan=False))["share"] is None
-
-
-def test_states_that_are_no_numbers_are_not_hidden() -> None:
-    broken = states(30, 1)
-    broken[4, 2] = np.nan
-    found = f.drift([f.document_drift(states(30, 0), broken if i == 3 else states(30, 0)) for i in range(8)])
-    assert found.verdict == "moved far"
-    assert found.words() == "hidden states of general text are no longer numbers"
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["moved"] is None
-
-
-def test_states_without_direction_are_no_division_by_zero() -> None:
-    assert f.document_drift(np.zeros((2, 3)), np.zeros((2, 3))).moved == 0
-    assert math.isfinite(f.document_drift(np.zeros((2, 3)), np.ones((2, 3))).moved)
+    for kind, auto in (("llama", "AutoModelForCausalLM"), ("bert", "AutoModelForSequenceClassification")):
+        forward, tokenizer = made(kind, auto)
+        with pytest.raises(KeyboardInterrupt):
+            f.measure(forward, tokenizer, TEXTS, before_batch=stop)
+        assert forward.model.training

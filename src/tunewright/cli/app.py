@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from tunewright.cli import data, doctor, evaluate, output, plan, runs, ship, start, train
+from tunewright.cli import chat, data, doctor, evaluate, output, plan, runs, ship, start, train
 from tunewright.cli.options import example
 from tunewright.errors import TunewrightError, UsageError
 
@@ -86,6 +86,7 @@ _add(
 _add(evaluate.compare, _EVALUATE, "tunewright compare reviews-1 reviews-2")
 _add(evaluate.report, _EVALUATE, "tunewright report latest -o report.html")
 _add(ship.predict, _USE, "tunewright predict latest -i new.jsonl -o predictions.jsonl")
+_add(chat.chat, _USE, "tunewright chat latest --side-by-side", "tunewright chat gemma3-270m")
 _add(ship.export, _USE, "tunewright export latest --to merged -o my-model")
 _add(ship.push, _USE, "tunewright push latest you/reviews")
 app.add_typer(data.app, name="data", rich_help_panel=_START, epilog=example("tunewright data check reviews.csv"))

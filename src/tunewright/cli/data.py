@@ -5,6 +5,7 @@ Parses, finds the tokenizer, calls `data.examining`, prints the report. `data_li
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewright.cli import output
-from tunewright.cli.options import AsJson, LabelColumn, Overrides, TextColumn, example, override
+from tunewright.cli.options import (
+    AsJson,
+    CompletionColumn,
+    LabelColumn,
+    Overrides,
+    TaskName,
+    Template,
+    TextColumn,
+    example,
+    override,
+)
 from tunewright.cli.train import is_recipe
 from tunewright.errors import DataError, TunewrightError, UsageError
 
@@ -23,6 +34,8 @@ if TYPE_CHECKING:
     from tunewright.data.findings import DataReport
     from tunewright.data.repairing import Repaired
     from tunewright.recipe import Recipe
+
+WRITER = "gemma3-270m"  # what is proposed where a model that writes is needed
 
 app = typer.Typer(help="Look at data before training on it.", no_args_is_help=False, rich_markup_mode="rich")
 
@@ -38,6 +51,7 @@ def _group() -> None:
         "tunewright data check reviews.csv",
         "tunewright data check reviews.csv --fix -o reviews.fixed.csv",
         "tunewright data check tunewright.yaml --show 3",
+        "tunewright data check questions.jsonl --task generate --model gemma3-270m --show 3",
     ),
 )
 def check(
@@ -45,8 +59,17 @@ def check(
     validation: Annotated[
         str | None, typer.Option(metavar="FILE", help="Validation data, to look for leaks between the two.")
     ] = None,
+    task: TaskName = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    template: Template = None,
+    completion: CompletionColumn = None,
+    references: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column of the accepted answers (generate).")
+    ] = None,
+    learn: Annotated[
+        str | None, typer.Option(metavar="L", help="What is learnt: completion, all or assistant (generate).")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="M", help="Base model whose tokens are counted; default: the recipe's.")
     ] = None,
@@ -63,27 +86,43 @@ def check(
 ) -> None:
     """Look for what makes training fail or its scores lie; exit code 3 if a run would refuse the data."""
     flags = {
+        "task": task,
         "data.validation": validation,
         "data.text": text,
         "data.label": label,
+        "data.template": template,
+        "data.completion": completion,
+        "data.references": references,
+        "data.learn": learn,
         "model": model,
         "data.max_length": max_length,
     }
     given = [override(key, value) for key, value in flags.items() if value is not None]
-    recipe = _recipe(subject, [*given, *(overrides or [])])
-    _check_flags(recipe, fix, target, given_model=model is not None)
-    _run(recipe, show=show, target=target, as_json=as_json, insist=model is not None or show > 0)
+    for_writing = any((template, completion, references, learn))
+    recipe, said = _recipe(subject, [*given, *(overrides or [])], for_writing=for_writing)
+    _check_flags(recipe, fix, target)
+    insist = model is not None or show > 0
+    _run(recipe, said, _next_command(subject, recipe, target), show=show, target=target, as_json=as_json, insist=insist)
 
 
-def _recipe(subject: str, overrides: list[str]) -> Recipe:
+def _recipe(subject: str, overrides: list[str], *, for_writing: bool) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe, with a task that fits the rows where nobody names one, and what is to be said of that."""
+    from tunewright.data.examining import open_parts
+    from tunewright.data.purpose import purpose_of
     from tunewright.recipe_files import build_recipe, load_recipe
 
     if is_recipe(subject):
-        return load_recipe(Path(subject), overrides)
-    return build_recipe({"data": {"train": subject}}, overrides)
+        return load_recipe(Path(subject), overrides), ()
+    given = {"data": {"train": subject}}
+    if {each.partition("=")[0].strip() for each in overrides} & {"task", "data.text", "data.label", "data.labels"}:
+        return build_recipe(given, overrides), ()
+    if for_writing:
+        return build_recipe({"task": "generate", **given}, overrides), ()
+    purpose = purpose_of(open_parts(build_recipe(given, overrides).data)[0])
+    return build_recipe({"task": purpose.task, **given}, overrides), (purpose.said,) if purpose.said else ()
 
 
-def _check_flags(recipe: Recipe, fix: bool, target: Path | None, *, given_model: bool) -> None:
+def _check_flags(recipe: Recipe, fix: bool, target: Path | None) -> None:
     from tunewright.data.repairing import check_output
 
     if fix and target is None:
@@ -99,13 +138,21 @@ def _check_flags(recipe: Recipe, fix: bool, target: Path | None, *, given_model:
             raise UsageError("is the validation data, which is never changed", where=str(target), field="-o")
 
 
-def _run(recipe: Recipe, *, show: int, target: Path | None, as_json: bool, insist: bool) -> None:
-    from tunewright.data.examining import examine
+def _run(
+    recipe: Recipe,
+    said: tuple[str, ...],
+    following: str,
+    *,
+    show: int,
+    target: Path | None,
+    as_json: bool,
+    insist: bool,
+) -> None:
     from tunewright.data.repairing import repair
 
     tokens, missing = _tokens(recipe, insist)
     with _progress() as on_rows:
-        examined = examine(recipe.data, recipe.training.seed, tokens, on_rows)
+        examined = _examined(recipe, tokens, on_rows, said)
     fixed = repair(examined, target) if target is not None else None
     error = _verdict(recipe, examined.report, fixed)
     shown = _shown(recipe, examined, tokens, show)
@@ -115,13 +162,30 @@ def _run(recipe: Recipe, *, show: int, target: Path | None, as_json: bool, insis
         state = "unusable" if error else "usable"
         output.print_json({"run": None, "state": state, "metrics": {}, **examined.report.to_json(), **extra, **failed})
     else:
-        _print(recipe, examined, shown, fixed, missing, error)
+        _print(recipe, examined, shown, fixed, missing, error, following)
     if error:
         raise output.Reported(error) if as_json else error
 
 
+def _examined(
+    recipe: Recipe, tokens: Tokens | None, on_rows: Callable[[int], None], said: tuple[str, ...] = ()
+) -> Examined:
+    from tunewright.data.examining import examine
+    from tunewright.data.written_examining import examine_written
+
+    if recipe.task == "classify":
+        return examine(recipe.data, recipe.training.seed, tokens, on_rows)
+    return examine_written(recipe, tokens, on_rows, said)
+
+
 def _print(
-    recipe: Recipe, examined: Examined, shown: list[Any], fixed: Repaired | None, missing: str, error: DataError | None
+    recipe: Recipe,
+    examined: Examined,
+    shown: list[Any],
+    fixed: Repaired | None,
+    missing: str,
+    error: DataError | None,
+    following: str,
 ) -> None:
     from tunewright.cli import data_lines
 
@@ -132,7 +196,24 @@ def _print(
         data_lines.show_rows(shown, sys.stdout, signs, fit)
     if fixed:
         output.show(["", *data_lines.repair_lines(fixed, signs, fit)])
-    output.show(["", *data_lines.last_lines(report, recipe.data.train, fixed, error is None, signs)])
+    output.show(["", *data_lines.last_lines(report, recipe.data.train, fixed, error is None, signs, following)])
+
+
+def _next_command(subject: str, recipe: Recipe, fixed: Path | None) -> str:
+    """What trains on these data, or on the repaired copy, as they were checked."""
+    if is_recipe(subject):
+        return f"tunewright train {subject}" + (f" -s data.train={fixed}" if fixed else "")
+    words = [] if recipe.task == "classify" else ["--task", recipe.task]
+    if recipe.task != "classify":
+        named = "model" in recipe.model_fields_set or recipe.task == "continue"
+        words += ["--model", recipe.model if named else WRITER]
+    for name in ("template", "completion"):
+        value = getattr(recipe.data, name)
+        words += [f"--{name}", value] if value is not None else []
+    for name in ("references", "learn"):
+        if name in recipe.data.model_fields_set:
+            words += ["-s", f"data.{name}={getattr(recipe.data, name)}"]
+    return f"tunewright train {fixed or subject}" + (f" {shlex.join(words)}" if words else "")
 
 
 # ---- the tokenizer, and how many tokens are kept ----
@@ -142,11 +223,16 @@ def _tokens(recipe: Recipe, insist: bool) -> tuple[Tokens | None, str]:
     """The base model's tokens; without the model, None and why, unless someone asked for it."""
     from tunewright.data.examining import Tokens
     from tunewright.models.finding import resolve_base
-    from tunewright.models.loading import _tokenizer
+    from tunewright.models.opened import load_tokenizer
 
+    if recipe.task == "generate" and "model" not in recipe.model_fields_set:
+        missing = f"name the base model that is to write, such as --model {WRITER}"
+        if insist:
+            raise UsageError(missing, field="--model")
+        return None, missing
     try:
         folder = Path(resolve_base(recipe.model, recipe.revision).path)
-        return Tokens(_tokenizer(folder), _decide_length(recipe, folder)), ""
+        return Tokens(load_tokenizer(folder), _decide_length(recipe, folder)), ""
     except TunewrightError as error:
         if insist:
             raise
@@ -159,12 +245,17 @@ def _decide_length(recipe: Recipe, folder: Path) -> Callable[[Any, str], tuple[i
 
     from tunewright.defaults import Facts, resolve
     from tunewright.evaluation.metrics import default_metric
-    from tunewright.stages import _context_length
+    from tunewright.models.context import context_length
+    from tunewright.tasks.write import SAMPLED
 
-    context = _context_length(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+    context = context_length(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
 
     def decide(lengths: Any, kind: Any) -> tuple[int, str]:
-        facts = Facts(len(lengths), lengths[:2_000], context, 0, kind, default_metric(kind))
+        if kind == "text":  # completions decide nothing here, but metrics of generated text need some
+            completions = lengths[:1] if recipe.task == "generate" else None
+            facts = Facts(len(lengths), lengths[:SAMPLED], context, 0, kind, "loss", completions, "completion")
+        else:
+            facts = Facts(len(lengths), lengths[:2_000], context, 0, kind, default_metric(kind))
         resolved, origins = resolve(recipe, facts)
         assert isinstance(resolved.data.max_length, int)
         return resolved.data.max_length, origins["data.max_length"]
@@ -192,6 +283,9 @@ def _refusal(recipe: Recipe, train: Path) -> DataError | None:
     from tunewright.data.preparing import read
     from tunewright.data.sources import open_data
 
+    if recipe.task != "classify":
+        other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": str(train)})})
+        return _verdict(other, _examined(other, None, lambda rows: None).report, None)
     held_out = recipe.data.validation
     validation = held_out if isinstance(held_out, str) and held_out != "auto" else None
     try:
@@ -203,10 +297,13 @@ def _refusal(recipe: Recipe, train: Path) -> DataError | None:
 
 def _shown(recipe: Recipe, examined: Examined, tokens: Tokens | None, count: int) -> list[Any]:
     from tunewright.data.showing import shown_rows
+    from tunewright.data.written_showing import shown_written
 
     lengths = examined.report.lengths.get("train")
     if not count or tokens is None or lengths is None:
         return []
+    if examined.encoder is not None:
+        return shown_written(examined.train_source, examined.encoder, count)
     return shown_rows(
         examined.train_source, examined.columns, tokens.tokenizer, count, lengths.max_length, recipe.data.truncate
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tunewright.cli import output
@@ -16,7 +17,7 @@ from tunewright.data.findings import percent
 if TYPE_CHECKING:
     from tunewright.data.findings import DataReport, Finding, LengthReport
     from tunewright.data.repairing import Repaired
-    from tunewright.data.showing import Kind, Piece, ShownRow
+    from tunewright.data.showing import Piece, ShownRow
 
 BAR = 30
 MAX_CLASSES = 12
@@ -32,7 +33,7 @@ def report_lines(report: DataReport, signs: Marks, fit: int, missing: str = "") 
     if report.kind in ("single", "multi"):
         lines += ["", *_class_lines(report, signs, fit)]
     if report.lengths:
-        lines += ["", *_length_lines(report, signs, fit)]
+        lines += ["", *_length_lines(report, signs, fit), *_written_lines(report, fit)]
     elif missing:
         lines += ["", *_wrapped(f"tokens not counted: {missing}", fit, " ")]
     lines.append("")
@@ -73,16 +74,40 @@ def _class_lines(report: DataReport, signs: Marks, fit: int) -> list[str]:
 def _length_lines(report: DataReport, signs: Marks, fit: int) -> list[str]:
     lines: list[str] = []
     for part, of in report.lengths.items():
-        lines += ["", *_histogram(part, of, "" if lines else report.length_reason, signs, fit)]
+        reason = "" if lines else report.length_reason
+        lines += ["", *_histogram(part, of, reason, signs, fit, task=report.task)]
     return lines[1:]
 
 
-def _histogram(part: str, of: LengthReport, reason: str, signs: Marks, fit: int) -> list[str]:
+def _written_lines(report: DataReport, fit: int) -> list[str]:
+    """What is read and what is learnt, and what is cut of each."""
+    if not report.written:
+        return []
+    several = len(report.written) > 1
+    rows = [["tokens per row", "median", "95 of 100", "longest", "in all", "cut off"]]
+    lines: list[str] = []
+    for part, of in report.written.items():
+        for name, spread, cut in (("read", of.contexts, of.context_cut), ("learnt", of.targets, of.target_cut)):
+            numbers = (spread.median, spread.percentile_95, spread.longest, spread.tokens, cut)
+            rows.append([f"{part}: {name}" if several else name, *(f"{number:,}" for number in numbers)])
+        texts, longest = report.parts[part].usable, report.lengths[part].max_length
+        if of.windows is not None and of.windows > texts:
+            says = f"{part}: {texts:,} documents become {of.windows:,} windows of at most {longest:,} tokens"
+            lines += _wrapped(f"{says}; nothing is cut", fit, " ")
+        elif of.cut_rows:
+            side = f"prompts first, on the {report.lengths[part].truncate}"
+            lines += _wrapped(f"{part}: {of.cut_rows:,} of {texts:,} rows cut to {longest:,} tokens, {side}", fit, " ")
+    return ["", *table(rows, "<>>>>>"), *lines]
+
+
+def _histogram(
+    part: str, of: LengthReport, reason: str, signs: Marks, fit: int, *, task: str = "classify"
+) -> list[str]:
     texts = sum(of.counts)
     why = f" ({reason})" if reason.startswith("auto") else ""
     lines = _wrapped(
-        f"tokens per text of {part}: median {of.median:,}, 95 of 100 at most {of.percentile_95:,}, longest "
-        f"{of.longest:,}; kept: {of.max_length:,}{why}",
+        f"tokens per {'row' if task == 'generate' else 'text'} of {part}: median {of.median:,}, 95 of 100 at most {of.percentile_95:,}, longest "
+        f"{of.longest:,}; {'read at once' if task == 'continue' else 'kept'}: {of.max_length:,}{why}",
         fit,
         " ",
     )
@@ -92,7 +117,7 @@ def _histogram(part: str, of: LengthReport, reason: str, signs: Marks, fit: int)
         size = -(-BAR * count // most) if count else 0
         bar = (("░" if cut else "█") if signs.cut == "…" else ("." if cut else "#")) * size
         lines.append(f" ≤ {edge:>6,}  {count:>{digits},} {100 * count / texts:5.1f} %  {bar}".rstrip())
-    if of.cut_rows:
+    if of.cut_rows and task == "classify":
         lines += _wrapped(
             f"cut on the {of.truncate}: {of.cut_rows:,} of {texts:,} texts; never read: {of.cut_tokens:,} of "
             f"{of.tokens:,} tokens ({percent(of.cut_tokens / of.tokens)})",
@@ -138,12 +163,14 @@ def _silence(report: DataReport, signs: Marks, fit: int) -> list[str]:
     return _wrapped(f"{sign} none of: {', '.join(report.clean)}", fit, " ", "   ") if report.clean else []
 
 
-def last_lines(report: DataReport, train: str, fixed: Repaired | None, usable: bool, signs: Marks) -> list[str]:
-    """The verdict, and what to do next."""
+def last_lines(
+    report: DataReport, train: str, fixed: Repaired | None, usable: bool, signs: Marks, following: str
+) -> list[str]:
+    """The verdict, and what to do next. `following`: the command that trains."""
     name = str(fixed.path) if fixed else report.train_name
     lines = [f" {name}: {'usable' if usable else 'not usable, a run would refuse it'}"]
     if usable:
-        lines.append(f" next   tunewright train {fixed.path if fixed else train}")
+        lines.append(f" next   {following}")
     if fixed is None and report.repairable and "." in train:
         stem, _, ending = train.rpartition("/")[2].partition(".")
         word = "or" if usable else "next"
@@ -180,22 +207,35 @@ def _wrapped(text: str, fit: int, first: str = "", later: str | None = None) -> 
 # ---- rows as tokens ----
 
 _STYLES = {"kept": "", "cut": "dim strike", "special": "bold cyan", "unknown": "bold red"}
+_WRITTEN_STYLES = {**_STYLES, "kept": "dim", "special": "reverse"}  # what is only read
+_LEARNT_STYLES = {**_STYLES, "kept": "bold green", "special": "bold green reverse"}
 
 _AROUND = {"kept": ("", ""), "cut": ("~~", "~~"), "special": ("<", ">"), "unknown": ("?", "?")}
+_AROUND_LEARNT = "**"  # begins and ends a stretch of learnt tokens, where there is no colour
+_ASCII_SIGNS = str.maketrans({"↵": "\\n", "␣": "_", "→": "\\t"})
 
 
 def show_rows(rows: Sequence[ShownRow], stream: TextIO, signs: Marks, fit: int) -> None:
-    """Rows as tokens: coloured on a terminal; elsewhere ~~cut~~, [special] and ?unknown?."""
+    """Rows as tokens: coloured on a terminal; elsewhere ~~cut~~, <special>, ?unknown? and **learnt**."""
     from rich.text import Text
+
+    from tunewright.data.showing import Piece
 
     live = output.is_live(stream)
     screen = output.console(stream)
     legend = Text(f"\n rows as tokens, {signs.dot} inside a word: ")
+    if any(row.writes for row in rows):
+        around = "" if live else _AROUND_LEARNT
+        legend.append("only read", _WRITTEN_STYLES["kept"] if live else "").append(" ")
+        legend.append(f"{around}learnt{around}", _LEARNT_STYLES["kept"]).append(" ")
     for kind in ("cut", "special", "unknown"):
-        legend.append_text(_styled(f"{kind}{' off' if kind == 'cut' else ''}", kind, live)).append(" ")
+        shown = Piece(f"{kind}{' off' if kind == 'cut' else ''}", kind)
+        legend.append_text(_styled(shown, live, writes=any(row.writes for row in rows))).append(" ")
     screen.print(legend)
     for row in rows:
-        facts = f"{row.num('kept') + row.num('special') + row.num('unknown'):,} tokens, {row.num('cut'):,} cut off"
+        learnt = f"{sum(piece.learnt for piece in row.pieces):,} learnt, " if row.writes else ""
+        kept = row.num("kept") + row.num("special") + row.num("unknown")
+        facts = f"{kept:,} tokens, {learnt}{row.num('cut'):,} cut off"
         screen.print(Text(f"\n {row.where}{f' [{row.label}]' if row.label else ''}: {facts}"), soft_wrap=True)
         pieces = _row_text(row, live, signs)
         for line in pieces.wrap(screen, fit - 4) if live else [pieces]:
@@ -206,20 +246,30 @@ def show_rows(rows: Sequence[ShownRow], stream: TextIO, signs: Marks, fit: int) 
 def _row_text(row: ShownRow, live: bool, signs: Marks) -> Any:
     from rich.text import Text
 
-    text = Text()
+    text, learning = Text(), False
     for piece in _few(row.pieces, signs):
+        if not live and piece.learnt != learning:
+            text.append("" if piece.learnt else _AROUND_LEARNT)
         between = signs.dot if piece.glued else " "
-        text.append(between if text.plain else "", _STYLES[piece.kind] if piece.glued else "")
-        text.append_text(_styled(piece.text, piece.kind, live))
-    return text
+        text.append(between if text.plain else "", _style(piece, row.writes) if piece.glued else "")
+        if not live and piece.learnt and not learning:
+            text.append(_AROUND_LEARNT)
+        learning = piece.learnt
+        shown = replace(piece, text=piece.text.translate(_ASCII_SIGNS)) if signs is output.ASCII_MARKS else piece
+        text.append_text(_styled(shown, live, writes=row.writes))
+    return text.append(_AROUND_LEARNT) if learning and not live else text
 
 
-def _styled(word: str, kind: Kind, live: bool) -> Any:
+def _style(piece: Piece, writes: bool) -> str:
+    return (_LEARNT_STYLES if piece.learnt else _WRITTEN_STYLES if writes else _STYLES)[piece.kind]
+
+
+def _styled(piece: Piece, live: bool, *, writes: bool) -> Any:
     """In colour on a terminal, between marks elsewhere."""
     from rich.text import Text
 
-    before, after = ("", "") if live else _AROUND[kind]
-    return Text(f"{before}{word}{after}", _STYLES[kind])
+    before, after = ("", "") if live else _AROUND[piece.kind]
+    return Text(f"{before}{piece.text}{after}", _style(piece, writes))
 
 
 def _few(pieces: Sequence[Piece], signs: Marks) -> list[Piece]:

@@ -38,7 +38,7 @@ def evaluate(
     gates = [Gate.parse(each) for each in gate or []]
     ref = found(run, runs)
     summary = read_summary(ref.folder)
-    facts = _own_scores(ref, summary) if data is None else _scores_on(ref, data, text or "auto", label or "auto")
+    facts = _own_scores(ref, summary) if data is None else _scores_on(ref, data, text, label)
     missed = _check(gates, facts["metrics"])
     shown = {**_scored(ref.folder, summary), **facts, "gates": [gate.to_json(facts["metrics"]) for gate in gates]}
     error = GateError("; ".join(missed)) if missed else None
@@ -74,13 +74,23 @@ def _own_scores(ref: RunRef, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scores_on(ref: RunRef, data: str, text: str, label: str) -> dict[str, Any]:
+def _scores_on(ref: RunRef, data: str, text: str | None, label: str | None) -> dict[str, Any]:
     """The scores of the named model on other rows."""
     from tunewright.serving.scoring import score
+    from tunewright.serving.text_scoring import score_writing
+    from tunewright.serving.writer import Writer
 
-    rows, judgement = score(ref.load(), data, text=text, label=label)
+    model, more = ref.load(), dict[str, Any]()
+    if isinstance(model, Writer):
+        if label is not None:
+            raise UsageError("this model writes: its accepted answers are in the columns it was trained with, not in "
+                             "one of labels", field="--label")  # fmt: skip
+        judgement = score_writing(model, data, text=text)
+        rows, more = judgement.rows, {"answered_rows": judgement.answered_rows, "notes": list(judgement.notes)}
+    else:
+        rows, judgement = score(model, data, text=text or "auto", label=label or "auto")
     intervals = {name: [interval.low, interval.high] for name, interval in judgement.intervals.items()}
-    return {"data": data, "rows": rows, "metrics": dict(judgement.metrics), "intervals": intervals}
+    return {"data": data, "rows": rows, "metrics": dict(judgement.metrics), "intervals": intervals, **more}
 
 
 def _lines(facts: Mapping[str, Any]) -> list[str]:

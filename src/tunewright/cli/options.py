@@ -20,9 +20,26 @@ Subject = Annotated[
 Validation = Annotated[
     str | None, typer.Option(metavar="FILE|FRACTION", help="Data to evaluate on, or the share of DATA to hold out.")
 ]
-BaseModel = Annotated[str | None, typer.Option(metavar="M", help="Base model: minilm, a folder, a Hub id or run:NAME.")]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="Base model: minilm, gemma3-270m, a folder, a .gguf file, a Hub id or run:NAME."),
+]
+TaskName = Annotated[str | None, typer.Option(metavar="T", help="What to learn: classify, generate or continue.")]
+Template = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT|FILE", help="Prompt and completion over the columns: 'Q: {question} A: {answer}'."),
+]
+CompletionColumn = Annotated[
+    str | None, typer.Option("--completion", metavar="COL", help="Column of what must be written (generate).")
+]
 TextColumn = Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")]
 LabelColumn = Annotated[str | None, typer.Option(metavar="COL", help="Column of the label; guessed if not given.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Tokens of an answer at most; default: what training chose.")
+]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token; 1 draws as the model is.")]
+TopP = Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens that hold this probability.")]
+Seed = Annotated[int, typer.Option(metavar="S", help="Of what is drawn; the same seed writes the same.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the runs.")]
 Overrides = Annotated[
     list[str] | None,

@@ -18,10 +18,13 @@ from tunewright.cli.options import (
     DEFAULT_RUNS,
     AsJson,
     BaseModel,
+    CompletionColumn,
     LabelColumn,
     Overrides,
     RunsFolder,
     Subject,
+    TaskName,
+    Template,
     TextColumn,
     Validation,
     override,
@@ -45,8 +48,11 @@ def plan(
     subject: Subject = None,
     validation: Validation = None,
     model: BaseModel = None,
+    task: TaskName = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    template: Template = None,
+    completion: CompletionColumn = None,
     runs: RunsFolder = DEFAULT_RUNS,
     overrides: Overrides = None,
     probe: Annotated[
@@ -59,7 +65,15 @@ def plan(
 
     if subject is None:
         raise UsageError("nothing to plan; give a recipe or a data file: tunewright plan reviews.jsonl")
-    flags = {"data.validation": fraction_or_file(validation), "model": model, "data.text": text, "data.label": label}
+    flags = {
+        "data.validation": fraction_or_file(validation),
+        "model": model,
+        "task": task,
+        "data.text": text,
+        "data.label": label,
+        "data.template": template,
+        "data.completion": completion,
+    }
     given = [override(key, value) for key, value in flags.items() if value is not None]
     recipe = _recipe(subject, [*given, *(overrides or [])])
     with watching(quiet=as_json) as listener:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewright.cli.output import PLAIN_WIDTH, Marks, clock, number, size
 from tunewright.cli.tables import EpochRow, PromptRow, epoch_lines, epoch_row, prompt_lines
+from tunewright.cli.written_tables import forgetting_lines, metric_lines, sample_lines
 from tunewright.recording import read_jsonl
+
+if TYPE_CHECKING:
+    from tunewright.evaluation.record import Sample
 
 Summary = Mapping[str, Any]
 
@@ -20,13 +24,14 @@ Summary = Mapping[str, Any]
 def to_json(folder: Path, summary: Summary) -> dict[str, Any]:
     """The object that --json prints for a run."""
     report = folder / "report.html"
-    passed_on = ("best", "baseline", "intervals", "comparison", "overfitting", "notes", "model", "data", "error")
+    passed_on = ("best", "baseline", "intervals", "comparison", "forgetting", "overfitting", "notes", "model", "data")
+    passed_on += ("error",)
     return {
         "run": summary.get("id", folder.name),
         "state": summary.get("state"),
         "metrics": dict(summary.get("metrics") or {}),
         **{name: summary[name] for name in passed_on if summary.get(name) is not None},
-        "prompts": [_prompt_json(row) for row in prompt_rows(folder)],
+        "prompts": _samples_json(folder) if writes(summary) else [_prompt_json(row) for row in prompt_rows(folder)],
         "folder": str(folder),
         "report": str(report) if report.is_file() else None,
     }
@@ -34,6 +39,23 @@ def to_json(folder: Path, summary: Summary) -> dict[str, Any]:
 
 def _prompt_json(row: PromptRow) -> dict[str, Any]:
     return {"prompt": row.prompt, "before": row.before, "after": row.after}
+
+
+def _samples_json(folder: Path) -> list[dict[str, Any]]:
+    names = ("prompt", "reference", "before", "after")
+    return [{name: getattr(one, name) for name in names} for one in samples(folder)]
+
+
+def writes(summary: Summary) -> bool:
+    """Whether the run's model writes."""
+    return (summary.get("data") or {}).get("kind") == "text"
+
+
+def samples(folder: Path) -> list[Sample]:
+    """Prompts with the texts written for them."""
+    from tunewright.evaluation.record import written_samples
+
+    return written_samples(list(read_jsonl(folder / "samples.jsonl")))
 
 
 def epoch_rows(folder: Path, summary: Summary) -> list[EpochRow]:
@@ -90,15 +112,25 @@ def result_lines(
     rows = epoch_rows(folder, summary)
     if epochs and rows:
         lines += [*epoch_lines(rows, metric_name(summary), marks), ""]
-    if prompts := prompt_rows(folder, wanted):
-        lines += [*prompt_lines(prompts, marks, fit), ""]
-    lines += [*_best(summary, rows), *_verdict(summary, marks)]
+    lines += _written(folder, summary, marks, fit) if writes(summary) else _labelled(folder, marks, fit, wanted)
+    lines += [*_best(summary, rows), *([] if writes(summary) else _verdict(summary, marks)), *forgetting_lines(summary)]
     if summary.get("overfitting"):
         lines.append(f" {marks.warning} {summary['overfitting']}")
     lines += _cost(summary, marks)
     report = folder / "report.html"
     lines.append(f" report  {report}" if report.is_file() else f" report  none yet: {command('report', folder)}")
     return lines
+
+
+def _labelled(folder: Path, marks: Marks, fit: int, wanted: Mapping[str, str] | None) -> list[str]:
+    prompts = prompt_rows(folder, wanted)
+    return [*prompt_lines(prompts, marks, fit), ""] if prompts else []
+
+
+def _written(folder: Path, summary: Summary, marks: Marks, fit: int) -> list[str]:
+    """Texts before and after, then every metric in pairs."""
+    blocks, metrics = sample_lines(samples(folder), marks, fit), metric_lines(summary, marks)
+    return [*blocks, *([""] if blocks else []), *metrics, *([""] if metrics else [])]
 
 
 def _best(summary: Summary, rows: list[EpochRow]) -> list[str]:
@@ -169,6 +201,7 @@ def next_lines(folder: Path, summary: Summary) -> list[str]:
     rows = shlex.quote(files[0]) if files else "new.jsonl"
     name = summary.get("name") or folder.name
     commands = [
+        *([command("chat", folder)] if writes(summary) else []),
         f"{command('predict', folder)} -i {rows} -o predictions.jsonl",
         f"{command('export', folder)} --to merged -o {shlex.quote(f'{name}-merged')}",
         f"{command('push', folder)} you/{name}",

@@ -130,8 +130,8 @@ class Screen:
         self.console.print(Panel(grid, title=Text(spelt(event.title, self.marks)), title_align="left", expand=False))
 
     def _evaluated(self, event: Evaluated) -> None:
-        if self._previous is None:
-            self.console.print(epoch_heading(event.metric), style="bold", markup=False)
         row = epoch_row(event.epoch, event.metrics, event.metric, seconds=event.seconds, best=event.best)
+        if self._previous is None:
+            self.console.print(epoch_heading(event.metric, row), style="bold", markup=False)
         self.console.print(epoch_line(row, self._previous, self.marks), markup=False)
         self._previous = row

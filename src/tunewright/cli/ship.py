@@ -1,16 +1,30 @@
-"""`tunewright predict | export | push`: use what was made."""
+"""`tunewright predict | export | push`: use what was made. `chat` has a file of its own."""
 
 from __future__ import annotations
 
 import re
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tunewright.cli import output, results
-from tunewright.cli.options import DEFAULT_RUNS, AsJson, Quiet, RunName, RunsFolder, found, refuse_checkpoint
+from tunewright.cli.options import (
+    DEFAULT_RUNS,
+    AsJson,
+    MaxNewTokens,
+    Quiet,
+    RunName,
+    RunsFolder,
+    Seed,
+    Temperature,
+    TextColumn,
+    TopP,
+    found,
+    refuse_checkpoint,
+)
 from tunewright.errors import ModelError, UsageError
 from tunewright.runs import read_summary
 
@@ -28,25 +42,46 @@ def predict(
         typer.Argument(metavar="RUN", help="Name, unique prefix, `latest`, path, Hub id, or RUN:best, RUN:step-400."),
     ],
     source: Annotated[
-        str, typer.Option("-i", "--input", metavar="IN", help="Rows to label: JSONL or CSV; - is stdin.")
+        str, typer.Option("-i", "--input", metavar="IN", help="Rows to answer: JSONL or CSV; - is stdin.")
     ],
     target: Annotated[
         str, typer.Option("-o", "--output", metavar="OUT", help="Where to write them: JSONL or CSV; - is stdout.")
     ] = "-",
-    text: Annotated[str | None, typer.Option(metavar="COL", help="Column of the text; guessed if not given.")] = None,
+    text: TextColumn = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     runs: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label rows: each is written again with `prediction` and `probabilities`, in order, however many there are."""
+    """Answer rows: each is written again with its `prediction`, in order, however many there are.
+
+    A classifier adds `probabilities`; a model that writes applies its template to the row's columns and adds `stopped`.
+    """
     if target == "-" and (as_json or quiet):
         raise UsageError("rows go to stdout, so there is no room for --json or -q; give -o FILE", field="-o")
     from tunewright.library import load
-    from tunewright.serving.predict import predict_file
+    from tunewright.serving.answering import write_file
+    from tunewright.serving.predict import Predictor, predict_file
 
-    predict_file(load(run, runs), _place(source), _place(target), text=text or "auto")
+    model = load(run, runs)
+    facts: dict[str, Any] = {}
+    if isinstance(model, Predictor):
+        if (max_new_tokens, temperature, top_p, seed) != (None, 0.0, 1.0, 0):
+            raise UsageError("this is a classifier: --max-new-tokens, --temperature, --top-p and --seed aren't for it")
+        predict_file(model, _place(source), _place(target), text=text or "auto")
+    else:
+        limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+        sampling = model.sampling(max_new_tokens=limit, temperature=temperature, top_p=top_p, seed=seed)
+        found = write_file(model, _place(source), _place(target), text=text, sampling=sampling)
+        facts = {"rows": found.rows, "cut_rows": found.cut_rows, "cut_tokens": found.cut_tokens}
+        if found.cut_rows:
+            says = f" {found.cut_rows:,} of {found.rows:,} prompts were too long: {found.cut_tokens:,} tokens left out"
+            print(says, file=sys.stderr)
     if as_json:
-        output.print_json({"run": run, "state": "succeeded", "metrics": {}, "output": target})
+        output.print_json({"run": run, "state": "succeeded", "metrics": {}, "output": target, **facts})
     elif target != "-":
         print(target)
 

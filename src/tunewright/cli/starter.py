@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunewright.data.examples import Source
 
 SAMPLE_NAME = "reviews.jsonl"
 
@@ -33,19 +37,55 @@ SAMPLE_RECIPE = _TEMPLATE.format(
 )
 
 
+_WRITING = """# yaml-language-server: $schema=.tunewright/schema.json
+task: {task}
+model: gemma3-270m           # packaged; or a folder, a .gguf file, a Hub id, run:NAME
+data:
+  train: {train}
+  validation: {validation}            # a fraction of train to hold out, or a file
+{format}
+trainable:
+  method: lora               # lora | head | full
+training:
+  epochs: auto               # every setting: tunewright schema --field training
+evaluation:
+  prompts: []                # texts to answer before and after; none: the first validation rows
+"""
+
+
 def recipe_for(data: str, folder: Path) -> str:
-    """A recipe for a person's own data, with the columns that were found in it. Raises DataError."""
+    """A recipe for a person's own data, with the task and columns that were found in it. Raises DataError."""
     from tunewright.data.columns import find_columns
+    from tunewright.data.purpose import purpose_of
     from tunewright.data.sources import open_data
 
     splits = open_data(data)
+    train = json.dumps(_seen_from(folder, data), ensure_ascii=False)
+    validation = "auto" if splits.validation else "0.1"
+    if (task := purpose_of(splits.train).task) != "classify":
+        return _writing_recipe(task, splits.train, train, validation)
     columns = find_columns(splits.train)
     return _TEMPLATE.format(
-        train=json.dumps(_seen_from(folder, data), ensure_ascii=False),
-        validation="auto" if splits.validation else "0.1",
+        train=train,
+        validation=validation,
         text=json.dumps(columns.text, ensure_ascii=False),
         label=json.dumps(columns.label, ensure_ascii=False),
         prompts="[]                # texts to answer before and after",
+    )
+
+
+def _writing_recipe(task: str, source: Source, train: str, validation: str) -> str:
+    from tunewright.data.written import recognise
+
+    form = recognise(source)
+    lines = [f"  # {' '.join(sentence.split())}" for sentence in form.said]
+    if task == "continue":
+        lines.append(f"  text: {json.dumps(form.reading.columns[0], ensure_ascii=False)}")
+    elif not form.talks:
+        lines.append('  # template: "Q: {question} A: {answer}"   # your own, over the columns, instead')
+    purpose = {"generate": "write a completion for each prompt", "continue": "go on with plain text"}[task]
+    return _WRITING.format(
+        task=f"{task:<22} # {purpose}", train=train, validation=validation, format="\n".join(lines)
     )
 
 

@@ -1,15 +1,18 @@
 """The per-epoch table and the table of prompts before and after, as lines of text.
 
 `screen` prints the first a row at a time, `results` prints both at the end. Numbers are aligned, in three decimals.
+Texts of a model that writes are in `written_tables`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewright.cli.output import Marks, clock, number, percent_sure, table
+from tunewright.evaluation.digits import metric_digits
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,12 @@ class EpochRow:
     value: float | None
     seconds: float | None
     best: bool
+    written: tuple[tuple[str, float | None], ...] = ()  # of a model that writes: its columns, by the metric's name
+
+
+# Columns of a model that writes, as far as it has them and they fit.
+WRITTEN = ("perplexity", "exact_match", "f1", "rouge_l")
+MOST_COLUMNS = 80
 
 
 def epoch_row(
@@ -30,11 +39,19 @@ def epoch_row(
     """The row of one evaluation's flat metrics."""
     name = metric.removeprefix("validation/")
     value = None if name == "loss" else metrics.get(f"validation/{name}")
-    return EpochRow(epoch, metrics.get("train/loss"), metrics.get("validation/loss"), value, seconds, best)
+    row = EpochRow(epoch, metrics.get("train/loss"), metrics.get("validation/loss"), value, seconds, best)
+    if "validation/perplexity" not in metrics:
+        return row
+    names = dict.fromkeys((WRITTEN[0], *([] if name in ("loss", *WRITTEN) else [name]), *WRITTEN[1:]))
+    there = [(each, metrics[f"validation/{each}"]) for each in names if f"validation/{each}" in metrics]
+    return replace(row, written=tuple(there))
 
 
-def epoch_heading(metric: str) -> str:
-    """The line above the rows."""
+def epoch_heading(metric: str, row: EpochRow | None = None) -> str:
+    """The line above the rows; `row`: any of them, which knows its columns."""
+    if row is not None and row.written:
+        shown = "".join(f"{metric_words(name):>{width}}" for name, width in _columns(row))
+        return f"{'epoch':>6}{'train loss':>11}{'validation loss':>16}{shown}{'time':>9}"
     name = metric.removeprefix("validation/").replace("_", " ")
     return f"{'epoch':>6}{'train loss':>13}{'validation loss':>19}{'' if name == 'loss' else name:>14}{'time':>11}"
 
@@ -43,10 +60,49 @@ def epoch_line(row: EpochRow, previous: EpochRow | None, marks: Marks) -> str:
     """Losses with the direction they moved in, the deciding metric, a star while it is the best."""
     train = f"{number(row.train_loss, marks.none)} {_moved(row, previous, 'train_loss', marks)}"
     validation = f"{number(row.validation_loss, marks.none)} {_moved(row, previous, 'validation_loss', marks)}"
+    if row.written:
+        return _written_line(row, train, validation, marks)
     value = "" if row.value is None else number(row.value)
     star = marks.best if row.best else " "
     took = "" if row.seconds is None else clock(row.seconds)
     return f"{row.epoch:>6.4g}{train:>13}{validation:>19}{value:>12} {star}{took:>11}".rstrip()
+
+
+def _written_line(row: EpochRow, train: str, validation: str, marks: Marks) -> str:
+    values = dict(row.written)
+    shown = "".join(f"{metric_text(values[name], name, marks.none):>{width}}" for name, width in _columns(row))
+    star, took = marks.best if row.best else " ", "" if row.seconds is None else clock(row.seconds)
+    return f"{row.epoch:>6.4g}{train:>11}{validation:>16}{shown} {star}{took:>7}".rstrip()
+
+
+def _columns(row: EpochRow) -> list[tuple[str, int]]:
+    """Names and widths of the metrics that fit beside epoch, losses and time."""
+    left, found = MOST_COLUMNS - 42, list[tuple[str, int]]()
+    for name, _ in row.written:
+        width = max(len(metric_words(name)), 5) + 1
+        if width <= left:
+            left -= width
+            found.append((name, width))
+    return found
+
+
+def metric_text(value: float | None, name: str, none: str) -> str:
+    """As many digits as the metric needs."""
+    return none if value is None or not math.isfinite(value) else metric_digits(value, name)
+
+
+_SPELLINGS = {
+    "f1": "F1",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+}
+
+
+def metric_words(name: str) -> str:
+    return _SPELLINGS.get(name, name.replace("_", " "))
 
 
 def _moved(row: EpochRow, previous: EpochRow | None, name: str, marks: Marks) -> str:
@@ -59,7 +115,8 @@ def _moved(row: EpochRow, previous: EpochRow | None, name: str, marks: Marks) ->
 def epoch_lines(rows: Sequence[EpochRow], metric: str, marks: Marks) -> list[str]:
     """The whole table."""
     befores = [None, *rows]
-    return [epoch_heading(metric), *(epoch_line(row, befores[i], marks) for i, row in enumerate(rows))]
+    heading = epoch_heading(metric, rows[0] if rows else None)
+    return [heading, *(epoch_line(row, befores[i], marks) for i, row in enumerate(rows))]
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,14 @@ from tunewright.cli.options import (
     DEFAULT_RUNS,
     AsJson,
     BaseModel,
+    CompletionColumn,
     LabelColumn,
     Overrides,
     Quiet,
     RunsFolder,
     Subject,
+    TaskName,
+    Template,
     TextColumn,
     Validation,
     found,
@@ -43,9 +46,11 @@ def train(
     subject: Subject = None,
     validation: Validation = None,
     model: BaseModel = None,
-    task: Annotated[str | None, typer.Option(metavar="T", help="What to learn: classify.")] = None,
+    task: TaskName = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    template: Template = None,
+    completion: CompletionColumn = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="Name of the run.")] = None,
     runs: RunsFolder = DEFAULT_RUNS,
     overrides: Overrides = None,
@@ -58,7 +63,7 @@ def train(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a base model on labelled texts."""
+    """Fine-tune a base model: labelled texts, prompts with completions, or plain text."""
     if force and resume is None:
         raise UsageError("--force goes with --resume: it continues a run on other versions, threads or another device")
     flags = {
@@ -67,6 +72,8 @@ def train(
         "task": task,
         "data.text": text,
         "data.label": label,
+        "data.template": template,
+        "data.completion": completion,
         "name": name,
     }
     given = [override(key, value) for key, value in flags.items() if value is not None]

@@ -25,7 +25,7 @@ def duplicates(asked: Asked) -> Iterator[Draft]:
         quotes: Quotes = [
             [("train", int(np.argmax(survey.text_hashes == survey.text_hashes[i]))), ("train", i)] for i in later
         ]
-        sentence = f"{num_rows(repeated)} ({percent(repeated / len(survey))}) with a text seen before"
+        sentence = f"{num_rows(repeated)} ({percent(repeated / len(survey))}) with {asked.whole} seen before"
         yield Draft("duplicates", "warning", "train", repeated, sentence, rows, "all but the first left out", quotes)
 
 
@@ -75,22 +75,24 @@ def _two_labels(rows: np.ndarray, keys: np.ndarray) -> list[int]:
 def leaked(asked: Asked) -> Iterator[Draft]:
     if asked.validation is None:
         return
-    here, there = asked.train.survey.text_hashes, asked.validation.survey.text_hashes
+    here, there = asked.train.one_side, asked.validation.one_side
     leaked = leaks(here, there)
     if len(leaked):
-        sentence = f"{num_rows(len(leaked))} ({percent(len(leaked) / len(there))}) with a text that is in train as well"
+        what = "text" if asked.train.exchanges is None else "prompt"
+        share = percent(len(leaked) / len(there))
+        sentence = f"{num_rows(len(leaked))} ({share}) with a {what} that is in train as well"
         quotes: Quotes = [
             [("validation", i), ("train", int(np.argmax(here == there[i])))] for i in leaked[:NUM_EXAMPLES].tolist()
         ]
         yield Draft("leaks", "warning", "validation", len(leaked), sentence, asked.validation.lines[leaked],
-                     "these texts left out of train", quotes)  # fmt: skip
+                     f"these {what}s left out of train", quotes)  # fmt: skip
 
 
 def near_leaks(asked: Asked) -> Iterator[Draft]:
     if asked.validation is None or not len(asked.validation.survey) or not len(asked.train.survey):
         return
     survey = asked.validation.survey
-    fresh = np.setdiff1d(np.arange(len(survey)), leaks(asked.train.survey.text_hashes, survey.text_hashes))
+    fresh = np.setdiff1d(np.arange(len(survey)), leaks(asked.train.one_side, asked.validation.one_side))
     held_out = Texts(asked.validation.words, sketch(asked.validation.words), fresh)
     partner, _ = near_matches(asked.texts, held_out)
     near = np.flatnonzero(partner >= 0)

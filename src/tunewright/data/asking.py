@@ -7,13 +7,14 @@ are quoted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tunewright.data.columns import Columns
+from tunewright.data.examples import Row
 from tunewright.data.findings import Finding, LengthReport, Level, Part, excerpt, listed
 from tunewright.data.gathering import Gathered
 from tunewright.data.labels import LabelSpec, label_counts
@@ -41,6 +42,12 @@ class Asked:
     recipe: DataRecipe
     seed: int
     lengths: dict[Part, LengthReport]
+    quote: Callable[[Row], tuple[str, str]] | None = None  # (text, label) of a row to show; None: text and class
+
+    @property
+    def whole(self) -> str:
+        """What two equal rows share, in words."""
+        return "a text" if self.train.exchanges is None else "a prompt and an answer"
 
     def part(self, part: Part) -> Gathered:
         found = self.train if part == "train" else self.validation
@@ -65,7 +72,8 @@ class Asked:
         if self.validation is not None or len(self.train.survey) < 2:
             return None
         try:
-            return run_parts(self.train.survey, None, self.recipe, self.seed)
+            survey = replace(self.train.survey, text_hashes=self.train.one_side)
+            return run_parts(survey, None, self.recipe, self.seed)
         except DataError:
             return None
 
@@ -126,13 +134,14 @@ def texts_of(found: Gathered) -> Texts:
 def quoted(asked: Asked, drafts: list[Draft]) -> list[Finding]:
     """The drafts with the texts that they show, read in one more pass that stops at the last of them."""
     wanted = [quote for draft in drafts for example in draft.quotes for quote in example]
-    texts: dict[Part, dict[int, str]] = {
+    texts: dict[Part, Quoted] = {
         part: _read(asked, part, {index for there, index in wanted if there == part})
         for part in ("train", "validation")
     }
     found: list[Finding] = []
     for draft in drafts:
-        sentence = draft.sentence if isinstance(draft.sentence, str) else draft.sentence(texts["train"])
+        seen = {index: text for index, (text, _) in texts["train"].items()}
+        sentence = draft.sentence if isinstance(draft.sentence, str) else draft.sentence(seen)
         examples = tuple(
             {"rows": [_shown(asked, quote, texts) for quote in example]} for example in draft.quotes[:NUM_EXAMPLES]
         )
@@ -141,27 +150,33 @@ def quoted(asked: Asked, drafts: list[Draft]) -> list[Finding]:
     return found
 
 
-def _shown(asked: Asked, quote: tuple[Part, int], texts: dict[Part, dict[int, str]]) -> dict[str, Any]:
+def _shown(asked: Asked, quote: tuple[Part, int], texts: dict[Part, Quoted]) -> dict[str, Any]:
     part, index = quote
     gathered = asked.part(part)
-    label = "" if asked.keys is None or part != "train" else asked.class_name(int(asked.keys[index]))
+    text, label = texts[part][index]
+    if asked.keys is not None and part == "train":
+        label = asked.class_name(int(asked.keys[index]))
     return {
         "where": f"{gathered.survey.name}:{gathered.lines[index]}",
-        "label": label or None,
-        "text": excerpt(texts[part][index]),
+        "label": excerpt(label) or None,
+        "text": excerpt(text),
     }
 
 
-def _read(asked: Asked, part: Part, indices: set[int]) -> dict[int, str]:
+Quoted = dict[int, tuple[str, str]]  # index of a usable row -> its text, and its label where that isn't a class
+
+
+def _read(asked: Asked, part: Part, indices: set[int]) -> Quoted:
     source = asked.source if part == "train" else asked.held_out_source
     if not indices or source is None:
         return {}
     positions = {int(asked.part(part).survey.rows[index]): index for index in indices}
-    found: dict[int, str] = {}
+    quote = asked.quote or (lambda row: (text_of(row, asked.columns.text), ""))
+    found: Quoted = {}
     for record in source.records():
         index = positions.get(record.position)
         if index is not None and record.row is not None:
-            found[index] = text_of(record.row, asked.columns.text)
+            found[index] = quote(record.row)
             if len(found) == len(positions):
                 break
     return found

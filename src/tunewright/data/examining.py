@@ -2,13 +2,13 @@
 
     sources -gather-> arrays -> rows, labels, lengths, duplicates, conflicts, leaks, giveaways -> DataReport
 
-Stops at nothing that a person could want to know: bad records are counted and told, and "unusable" is said at the end.
+`written_examining` does the same for rows that are to be written. Stops at nothing that a person could want to know: bad records are counted and told, and "unusable" is said at the end.
 `checking` is the quick part that every run makes. Nothing is changed here; `repairing` does that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from tunewright.data.gathering import CountTokens, Gathered, gather
 from tunewright.data.labels import LabelSpec, infer_labels
 from tunewright.data.lenient import LenientSource, open_leniently
 from tunewright.data.sources import open_data
+from tunewright.data.written_tokens import RowEncoder
 from tunewright.errors import DataError
 from tunewright.recipe import DataRecipe
 
-DecideLength = Callable[[np.ndarray, str], tuple[int, str]]  # lengths, kind of label -> max_length and its reason
+# Token lengths, kind of label -> max_length and its reason.
+DecideLength = Callable[[np.ndarray, str], tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Examined:
     train_source: LenientSource
     train: Gathered
     validation: Gathered | None
+    texts: tuple[str, ...]  # columns whose wrongly decoded text `repairing` puts right
+    encoder: RowEncoder | None = None  # of a task that writes, cutting to max_length
 
 
 def open_parts(recipe: DataRecipe) -> tuple[LenientSource, LenientSource | None]:
@@ -110,18 +114,19 @@ def examine(
         label_column=columns.label,
         kind=labels.kind if labels else None,
         said=columns.said,
-        parts=_parts(train, validation, labels),
+        parts=part_reports(train, validation, labels),
         lengths=lengths,
         length_reason=reason,
-        findings=tuple(sorted(findings, key=_gravity)),
+        findings=in_order(findings),
         looked_for=questions.looked_for(asked),
         held_out=asked.num_held_out,
     )
-    return Examined(report, columns, labels, source, train, validation)
+    return Examined(report, columns, labels, source, train, validation, (columns.text,))
 
 
-def _gravity(finding: Finding) -> int:
-    return ("unusable", "warning", "note").index(finding.level)
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The gravest first."""
+    return tuple(sorted(findings, key=lambda finding: ("unusable", "warning", "note").index(finding.level)))
 
 
 def _labels(train: Gathered, recipe: DataRecipe) -> tuple[LabelSpec | None, list[Finding]]:
@@ -132,7 +137,8 @@ def _labels(train: Gathered, recipe: DataRecipe) -> tuple[LabelSpec | None, list
         return None, [Finding("labels", "unusable", "train", 1, str(error))]
 
 
-def _parts(train: Gathered, validation: Gathered | None, labels: LabelSpec | None) -> dict[Part, PartReport]:
+def part_reports(train: Gathered, validation: Gathered | None, labels: LabelSpec | None) -> dict[Part, PartReport]:
+    """Rows of each part."""
     parts: dict[Part, PartReport] = {"train": _part(train, labels)}
     if validation is not None:
         parts["validation"] = _part(validation, labels)

@@ -6,7 +6,7 @@ Holds no texts but short excerpts, and decides nothing except what "usable" mean
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +111,38 @@ def _edges(longest: int, max_length: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """So many tokens per row."""
+
+    median: int
+    percentile_95: int
+    longest: int
+    tokens: int  # in all
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> Spread:
+        """From int32 [N], N at least 1."""
+        middle, most = np.percentile(lengths, (50, 95))
+        return cls(int(middle), int(most), int(lengths.max()), int(lengths.sum(dtype=np.int64)))
+
+
+@dataclass(frozen=True)
+class WrittenLengths:
+    """Tokens of the rows of one part, before cutting, and what is cut of them."""
+
+    contexts: Spread  # what is read and not learnt, BOS included
+    targets: Spread  # what is learnt, EOS included
+    context_cut: int  # tokens
+    target_cut: int
+    cut_rows: int
+    target_cut_rows: int  # rows that lose some of what is learnt
+    windows: int | None = None  # pieces that long documents become; nothing of them is cut
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"contexts": vars(self.contexts), "targets": vars(self.targets)}
+
+
+@dataclass(frozen=True)
 class DataReport:
     """The whole examination."""
 
@@ -125,6 +157,10 @@ class DataReport:
     findings: tuple[Finding, ...]
     looked_for: Mapping[str, tuple[str, ...]]  # every check that was made, in words -> codes of its findings
     held_out: int | None = None  # usable rows of train that a run would hold out for validation
+    task: str = "classify"
+    format: str = ""  # of a task that writes, as recognised
+    learn: str = ""
+    written: Mapping[Part, WrittenLengths] = field(default_factory=dict)  # empty without a tokenizer
 
     @property
     def usable(self) -> bool:
@@ -144,7 +180,12 @@ class DataReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
+        own = {"format": self.format, "learn": self.learn} if self.kind == "text" else {}
+        written = {part: report.to_json() for part, report in self.written.items()}
         return {
+            "task": self.task,
+            **own,
+            **({"written": written} if own else {}),
             "usable": self.usable,
             "text": self.text_column,
             "label": self.label_column,

@@ -68,7 +68,7 @@ def detect_format(sample: bytes, path: Path) -> Format:
     """The kind that the content is; the name decides only between tables and broken JSON."""
     if sample.startswith(b"PAR1"):
         return "parquet"
-    _refuse_foreign(sample, str(path))
+    refuse_foreign(sample, str(path))
     text = sample.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
     named = named_format(path)
     if not text and len(sample) < SAMPLE_BYTES:
@@ -97,7 +97,8 @@ def _json_or_refuse(text: str, named: Format | None, where: str) -> Format:
     return "jsonl"
 
 
-def _refuse_foreign(sample: bytes, where: str) -> None:
+def refuse_foreign(sample: bytes, where: str) -> None:
+    """DataError for a kind of file that is neither ours nor text."""
     start = sample[:32].lstrip().lower()
     for signature, (what, instead) in _REFUSED.items():
         if sample.startswith(signature) or (signature.startswith(b"<") and start.startswith(signature)):

@@ -42,6 +42,20 @@ class OtherColumn:
 
 
 @dataclass(frozen=True, eq=False)
+class Exchanges:
+    """What is known of rows that are to be written, beside their text. N usable rows; empty arrays without a tokenizer.
+
+    The survey's hashes are of prompt and answer together, the words those that no earlier row has brought.
+    """
+
+    prompts: np.ndarray  # uint64 [N] equal prompts, equal number; of plain text, the text
+    answers: np.ndarray  # uint64 [N]
+    commonest: str  # the answer that most rows have
+    targets: np.ndarray  # int32 [N] tokens to be learnt
+    lines_with_controls: np.ndarray  # int64, rows with the name of a control token in a value
+
+
+@dataclass(frozen=True, eq=False)
 class Gathered:
     """What one pass found. N usable rows: text and label can be read, and the text isn't empty."""
 
@@ -57,6 +71,12 @@ class Gathered:
     lines_of: Mapping[str, np.ndarray]  # rejected, recoded, garbled, replaced, padded_label, empty -> lines
     encoding: str
     has_bom: bool
+    exchanges: Exchanges | None = None  # of a task that writes
+
+    @property
+    def one_side(self) -> np.ndarray:
+        """uint64 [N]: what mustn't stand in train and in validation; the text, or the prompt."""
+        return self.survey.text_hashes if self.exchanges is None else self.exchanges.prompts
 
     def at(self, what: str) -> np.ndarray:
         """Lines that were marked so: int64."""

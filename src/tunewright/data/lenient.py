@@ -22,6 +22,7 @@ from tunewright.data.formats import detect_format
 from tunewright.data.json_rows import json_line_rows
 from tunewright.data.reading import FileSource, open_file
 from tunewright.data.tables import Layout, table_layout, table_rows
+from tunewright.data.text_files import holds_text, text_documents
 from tunewright.errors import DataError
 
 WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte-order marks
@@ -89,8 +90,10 @@ class LenientSource:
 
 
 def open_leniently(path: Path | str) -> LenientSource:
-    """A data file; UTF-16 is read too, which `reading` refuses. Raises DataError."""
+    """A data file or a text; UTF-16 is read too, which `reading` refuses. Raises DataError."""
     path = Path(path)
+    if holds_text(path):
+        return LenientSource(text_documents(path))
     try:
         return LenientSource(open_file(path))
     except DataError:

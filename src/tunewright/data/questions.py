@@ -26,11 +26,11 @@ def ask(asked: Asked) -> list[Finding]:
     """Every question, in the order in which a person cares."""
     drafts: list[Draft] = []
     for part in ("train", "validation") if asked.validation is not None else ("train",):
-        drafts += [*_records(asked, part), *_characters(asked, part)]
+        drafts += [*records(asked, part), *_empty(asked, part), *characters(asked, part)]
     drafts += [*_hopeless(asked), *_classes(asked), *_spellings(asked)]
     drafts += [*alike.duplicates(asked), *alike.conflicts(asked), *alike.near_duplicates(asked)]
     drafts += [*alike.leaked(asked), *alike.near_leaks(asked), *alike.held_out_near_leaks(asked)]
-    drafts += [*_giveaways(asked), *_tokens(asked)]
+    drafts += [*_giveaways(asked), *unknown_tokens(asked)]
     return quoted(asked, drafts)
 
 
@@ -58,11 +58,13 @@ def looked_for(asked: Asked) -> dict[str, tuple[str, ...]]:
 # ---- rows ----
 
 
-def _records(asked: Asked, part: Part) -> Iterator[Draft]:
+def records(asked: Asked, part: Part) -> Iterator[Draft]:
+    """Rows that can't be read."""
     found = asked.part(part)
     mends = part == "train"
     if len(rejected := found.at("rejected")):
-        said = "; ".join(str(problem) for problem in found.problems[:1])
+        several = 1 if found.exchanges is None else 3  # there each is of another kind
+        said = "; ".join(str(problem) for problem in found.problems[:several])
         which = num_rows(len(rejected))
         yield Draft(
             "rejected", "unusable", part, len(rejected), f"{which} can't be used. {said}", rejected,
@@ -74,12 +76,16 @@ def _records(asked: Asked, part: Part) -> Iterator[Draft]:
     if len(recoded := found.at("recoded")):
         sentence = f"{num_rows(len(recoded))} not in UTF-8, perhaps in Windows-1252"
         yield Draft("encoding", "unusable", part, len(recoded), sentence, recoded, "written as UTF-8" if mends else "")
-    if len(empty := found.at("empty")):
+
+
+def _empty(asked: Asked, part: Part) -> Iterator[Draft]:
+    if len(empty := asked.part(part).at("empty")):
         sentence = f"{num_rows(len(empty))} left out, as the text is empty"
-        yield Draft("empty", "warning", part, len(empty), sentence, empty, "left out" if mends else "")
+        yield Draft("empty", "warning", part, len(empty), sentence, empty, "left out" if part == "train" else "")
 
 
-def _characters(asked: Asked, part: Part) -> Iterator[Draft]:
+def characters(asked: Asked, part: Part) -> Iterator[Draft]:
+    """Signs that nobody wrote."""
     found = asked.part(part)
     mends = part == "train"
     if len(garbled := found.at("garbled")):
@@ -181,7 +187,8 @@ def _with_word(found: giveaways.WordGiveaway, rest: str) -> Callable[[dict[int, 
     return sentence
 
 
-def _tokens(asked: Asked) -> Iterator[Draft]:
+def unknown_tokens(asked: Asked) -> Iterator[Draft]:
+    """Tokens that the model doesn't know."""
     for part, report in asked.lengths.items():
         if report.unknown_tokens >= UNKNOWN * report.tokens:
             sentence = (

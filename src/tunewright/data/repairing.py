@@ -27,6 +27,7 @@ from tunewright.data.formats import named_format
 from tunewright.data.lenient import LenientSource, Record
 from tunewright.data.reading import FileSource
 from tunewright.data.splitting import first_of_each, leaks
+from tunewright.data.text_files import holds_text
 from tunewright.errors import DataError, MachineError, UsageError
 
 
@@ -65,6 +66,9 @@ def check_output(source: Path, target: Path) -> None:
     """UsageError for a target that can't be the repaired copy, before any work is done for it."""
     if not source.is_file():
         raise UsageError("--fix repairs one data file; give it the file", where=str(source), field="--fix")
+    if holds_text(source):
+        says = "is plain text, which --fix leaves to you; it repairs JSON Lines, JSON, tables and Parquet"
+        raise UsageError(says, where=str(source), field="--fix")
     if target.exists() and (not target.is_file() or target.samefile(source)):
         why = "is the data itself, which is never changed" if target.is_file() else "is no regular file"
         raise UsageError(f"{why}; name another file", where=str(target), field="-o")
@@ -104,14 +108,16 @@ def _left_out(examined: Examined) -> dict[int, str]:
         for position in survey.rows[rows].tolist():
             reasons.setdefault(position, why)
 
-    for rows in conflicting(survey.text_hashes, survey.label_keys):
+    writes = examined.train.exchanges is not None  # then equal prompts may well have several answers
+    for rows in conflicting(survey.text_hashes, survey.label_keys) if not writes else ():
         leave_out(rows, "left out: equal texts with different labels")
     if examined.validation is not None:
-        in_both = leaks(examined.validation.survey.text_hashes, survey.text_hashes)
-        leave_out(in_both, f"left out: the text is in {examined.validation.survey.name} as well")
+        in_both = leaks(examined.validation.one_side, examined.train.one_side)
+        what = "prompt" if writes else "text"
+        leave_out(in_both, f"left out: the {what} is in {examined.validation.survey.name} as well")
     later = np.ones(len(survey), bool)
     later[first_of_each(survey.text_hashes)] = False
-    leave_out(np.flatnonzero(later), "left out: a text seen before")
+    leave_out(np.flatnonzero(later), f"left out: a {'row' if writes else 'text'} seen before")
     return reasons
 
 
@@ -119,7 +125,8 @@ class _Work:
     """Decides on each record, and keeps count."""
 
     def __init__(self, examined: Examined, left_out: dict[int, str]) -> None:
-        self._text, self._label = examined.columns.text, examined.columns.label
+        self._texts, self._label = examined.texts, examined.columns.label
+        self._nothing = "there is nothing to learn" if examined.train.exchanges else "the text is empty"
         self._left_out = left_out
         self._usable = set(examined.train.survey.rows.tolist())
         self._empty = set(examined.train.at("empty").tolist())
@@ -146,15 +153,17 @@ class _Work:
         if record.position in self._usable:
             return self._left_out.get(record.position)
         if record.row is not None and record.line in self._empty:
-            return "left out: the text is empty"
+            return f"left out: {self._nothing}"
         return "left out: can't be used"
 
     def _changes(self, record: Record) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         assert record.row is not None
-        text = record.row.values[self._text]
-        if mojibake.is_garbled(text):
-            changes[self._text] = mojibake.undone(text)
+        for column in self._texts:
+            text = record.row.values.get(column)
+            if isinstance(text, str) and mojibake.is_garbled(text):
+                changes[column] = mojibake.undone(text)
+        if changes:
             self._note("text put right that was decoded wrongly once", record.line)
         label = record.row.values.get(self._label) if self._label else None
         if self._label and isinstance(label, str) and label != label.strip():

@@ -26,6 +26,7 @@ class Piece:
     text: str
     kind: Kind
     glued: bool = False  # nothing stands between it and the piece before
+    learnt: bool = False  # the model must write it
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class ShownRow:
     where: str
     label: str
     pieces: tuple[Piece, ...]
+    writes: bool = False  # whether some of it is learnt and the rest only read
 
     def num(self, kind: Kind) -> int:
         return sum(piece.kind == kind for piece in self.pieces)
 
     def to_json(self) -> dict[str, Any]:
-        return {"where": self.where, "label": self.label, "pieces": [[p.text, p.kind] for p in self.pieces]}
+        pieces = [[p.text, p.kind, *([p.learnt] if self.writes else [])] for p in self.pieces]
+        return {"where": self.where, "label": self.label, "pieces": pieces}
 
 
 def shown_rows(

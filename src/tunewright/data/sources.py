@@ -1,6 +1,6 @@
 """Opens whatever a person calls "the data" as splits: a file, a folder, a Hub id, or Python objects.
 
-First function of the pipeline. A path that exists wins over a Hub id. Reads no rows itself (`reading` and `objects`
+First function of the pipeline. Text files are data too: their paragraphs are the rows. A path that exists wins over a Hub id. Reads no rows itself (`reading` and `objects`
 do), and holds nothing out: when there is no validation split, `splitting` makes one.
 """
 
@@ -17,6 +17,7 @@ from tunewright.data.folders import split_files
 from tunewright.data.hub_datasets import is_hub_id, load_hub_dataset
 from tunewright.data.objects import from_dataset, from_frame, from_records
 from tunewright.data.reading import is_data_file, open_file
+from tunewright.data.text_files import SUFFIX, holds_text, is_text, text_documents, text_splits
 from tunewright.errors import DataError, RecipeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -70,15 +71,22 @@ def _open(data: Any, revision: str | None, alone: str = "train") -> Splits:
 def _is_path(text: str) -> bool:
     """Whether to look on disk: it is no Hub id, it is named like a file, or its folder is there."""
     path = Path(text).expanduser()
-    return not is_hub_id(text) or is_data_file(path) or is_folder(path.parent)
+    return not is_hub_id(text) or is_data_file(path) or path.suffix.lower() == SUFFIX or is_folder(path.parent)
 
 
 def _open_path(path: Path, origin: str) -> Splits:
     if not is_folder(path):
-        return Splits(open_file(path), origin=origin)
-    found = split_files(path, SPLIT_NAMES)
-    opened = {split: open_file(file) for split, file in found.items()}
+        return Splits(open_any(path), origin=origin)
+    if is_text(path) and not any(map(is_data_file, path.iterdir())):
+        opened = text_splits(path, SPLIT_NAMES)
+    else:
+        opened = {split: open_file(file) for split, file in split_files(path, SPLIT_NAMES).items()}
     return Splits(opened["train"], opened.get("validation"), opened.get("test"), origin=origin)
+
+
+def open_any(path: Path) -> Source:
+    """A data file, or the paragraphs of a text file."""
+    return text_documents(path) if holds_text(path) else open_file(path)
 
 
 def _open_mapping(data: Mapping[Any, Any], *, others: str, origin: str = "", revision: str | None = None) -> Splits:
@@ -100,7 +108,7 @@ def _open_mapping(data: Mapping[Any, Any], *, others: str, origin: str = "", rev
 
 def _open_table(data: Any, name: str) -> Source:
     if isinstance(data, str | Path):
-        return open_file(Path(data).expanduser())
+        return open_any(Path(data).expanduser())
     if isinstance(data, list | tuple):
         return from_records(data, name)
     if _is(data, "datasets", "Dataset"):

@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewright.data import files
-from tunewright.data.examples import Row
+from tunewright.data.examples import Row, Source
+from tunewright.data.formats import refuse_foreign
 from tunewright.errors import DataError
+
+SUFFIX = ".txt"
+_OURS = re.compile(r'PAR1|\{\s*["}]|\[\s*\{')  # Parquet, JSON Lines and a JSON array may have a wrong name
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,23 @@ class TextDocuments:
 
 
 def is_text(path: Path | str) -> bool:
-    """Whether this is a .txt file, or a folder of them and of no data file."""
+    """Whether this is a .txt file by its name, or a folder with one."""
     path = Path(path).expanduser()
-    return bool(_text_files(path)) if files.is_folder(path) else path.suffix.lower() == ".txt"
+    return bool(_text_files(path)) if files.is_folder(path) else path.suffix.lower() == SUFFIX
+
+
+def holds_text(path: Path) -> bool:
+    """Whether a .txt file holds text, not data that `reading` knows by its content. DataError for what is neither."""
+    if path.suffix.lower() != SUFFIX:
+        return False
+    files.stamp(path)
+    if files.is_gzip(path):
+        return False
+    sample = files.read_sample(path, gzipped=False)
+    if _OURS.match(sample.decode("utf-8", "replace").removeprefix(files.BOM).lstrip()):
+        return False
+    refuse_foreign(sample, str(path))
+    return True
 
 
 def text_documents(path: Path | str) -> TextDocuments:
@@ -76,8 +94,21 @@ def text_documents(path: Path | str) -> TextDocuments:
     return TextDocuments(path.name, tuple(found), not folder, tuple(map(files.stamp, found)))
 
 
+def text_splits(folder: Path, split_names: Mapping[str, str]) -> dict[str, Source]:
+    """A folder with a train.txt has its splits in files, like any other data; every other one is its documents."""
+    named: dict[str, Source] = {}
+    for path in _text_files(folder):
+        split = split_names.get(path.stem.lower())
+        if split in named:
+            both = f"{named[split].name} and {path.name}"
+            raise DataError(f"two files for {split}: {both}; keep one, or give the file itself", where=str(folder))
+        if split:
+            named[split] = text_documents(path)
+    return named if "train" in named else {"train": text_documents(folder)}
+
+
 def _text_files(folder: Path) -> list[Path]:
-    there = (entry for entry in folder.iterdir() if entry.suffix.lower() == ".txt" and entry.is_file())
+    there = (entry for entry in folder.iterdir() if entry.suffix.lower() == SUFFIX and entry.is_file())
     return sorted(entry for entry in there if not entry.is_symlink())
 
 

@@ -10,28 +10,34 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast, get_args
 
 from tunewright.data.columns import ROWS_LOOKED_AT
-from tunewright.data.conversations import Conversation, conversation
+from tunewright.data.conversations import Conversation
 from tunewright.data.examples import Row, Source
-from tunewright.data.segments import Learn, Segment, Segments
-from tunewright.data.survey import text_of
-from tunewright.data.templates import BUILT_IN, Part, Template, value_text
+from tunewright.data.row_reading import (
+    Readings,
+    TalkPairReading,
+    TalkReading,
+    TemplateReading,
+    TextReading,
+    from_json,
+    to_json,
+)
+from tunewright.data.segments import Learn, Segments
+from tunewright.data.templates import BUILT_IN, Part, Template
 from tunewright.data.values import plain
-from tunewright.errors import DataError, RecipeError, did_you_mean
+from tunewright.errors import DataError, ModelError, RecipeError, did_you_mean
 
 CHATS = ("messages", "conversations", "conversation", "chat", "dialog", "dialogue", "turns")
 PROMPTS, COMPLETIONS = ("prompt", "input", "source", "query"), ("completion", "response", "output", "target", "reply")
 TEXTS = ("text", "content", "document", "body", "passage", "paragraph", "story", "article")
-SPEAKERS = {
-    **dict.fromkeys(("human", "user", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bot", "model", "bard", "bing", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
-    "system": "system",
-}
+PROMPT_FORMAT = "prompt_format.json"  # in a saved model's folder: the format it was trained with
+VERSION = 1  # of what to_json gives
+MAX_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,80 @@ class Format:
 
     name: str  # "Alpaca", "OpenAI messages", …
     said: tuple[str, ...]  # what was recognised and chosen, a sentence each
-    segments: Callable[[Row], Segments | Conversation]  # a row for training
-    references: Callable[[Row], tuple[str, ...]]  # the accepted answers of a row; none where it holds none
-    prompt: Callable[[Row], Segments | Conversation]  # a row to answer, which needn't hold its completion
+    reading: Readings
     learn: Learn  # as asked, or what this format is for
-    signature: str  # of all that decides the segments
-    talks: bool = False  # rows are conversations
+
+    def segments(self, row: Row) -> Segments | Conversation:
+        """A row for training. DataError naming row and column."""
+        return self.reading.segments(row)
+
+    def references(self, row: Row) -> tuple[str, ...]:
+        """The accepted answers of a row; none where it holds none."""
+        return self.reading.references(row)
+
+    def prompt(self, row: Row) -> Segments | Conversation:
+        """A row to answer, which needn't hold its completion. A plain text is what the model goes on from."""
+        return self.reading.prompt(row)
+
+    def row(self, text: str, where: str = "", number: int = 0) -> Row:
+        """A text as a row to answer. UsageError where the template reads several columns."""
+        return Row(self.reading.values(text), where, number)
+
+    @property
+    def talks(self) -> bool:
+        """Whether rows are conversations."""
+        return isinstance(self.reading, TalkReading | TalkPairReading)
+
+    @property
+    def signature(self) -> str:
+        """SHA-256 (hex) of all that decides the segments."""
+        decided = [self.name, *self.reading.decides(self.learn)]
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data; `kept` gives the same format again."""
+        values = {"version": VERSION, "name": self.name, "said": list(self.said), "learn": self.learn}
+        return {**values, "reading": to_json(self.reading)}
+
+
+def kept(values: Any, where: str | None = None) -> Format:
+    """The format that `to_json` gave, other keys ignored. ModelError, naming `where`, for anything else."""
+    try:
+        if not isinstance(values, dict) or values.get("version") != VERSION:
+            version = values.get("version") if isinstance(values, dict) else None
+            raise ValueError(f"version is {version!r:.40}; expected {VERSION}")
+        name, said, learn = values.get("name"), values.get("said"), values.get("learn")
+        if not isinstance(name, str) or learn not in get_args(Learn):
+            raise ValueError(f"name is {name!r:.40} and learn {learn!r:.40}; expected texts that we wrote")
+        sentences = tuple(map(str, said)) if isinstance(said, list) else ()
+        return Format(name, sentences, from_json(values.get("reading")), cast(Learn, learn))
+    except (ValueError, TypeError, RecursionError) as error:  # pydantic's own is a ValueError
+        reason = " ".join(str(error).split())
+        raise ModelError(f"the prompt format can't be used ({reason:.200})", where=where) from None
+
+
+def kept_in(folder: Path) -> tuple[Format | None, dict[str, Any]]:
+    """The format in a saved model's folder, None where there is none, and all that stands beside it. ModelError."""
+    path = folder / PROMPT_FORMAT
+    if not path.is_file():
+        return None, {}
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError("it is larger than 1 MB")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"the prompt format can't be read ({error!s:.200})", where=str(path)) from None
+    return kept(values, str(path)), values
+
+
+def as_it_is(column: str = "text") -> Format:
+    """Of a model that nobody gave a format: its prompt is the text, and nothing else."""
+    return Format("plain text", (f"no prompt format: {column} as it is",), TextReading(column), "all")
+
+
+def as_messages(column: str = "messages") -> Format:
+    """The same, for a model with a chat template: the text is what the user says."""
+    return Format("OpenAI messages", ("no prompt format: the chat template is used",), TalkReading(column), "assistant")
 
 
 @dataclass(frozen=True)
@@ -121,35 +195,8 @@ def _with_template(name: str, says: str, template: Template, seen: _Seen) -> For
         said.append(f"accepted answers: {answers}")
     used = {*template.columns, template.optional, template.completion, answers}
 
-    def segments(row: Row) -> Segments:
-        return template.segments(_with_first_answer(row, template.completion) if several else row)
-
-    return Format(
-        name,
-        (*said, *_unused(seen, used)),
-        segments,
-        lambda row: answers_of(row, answers),
-        template.prompt_segments,
-        seen.learn or "completion",
-        _signature(name, template.signature(), several),
-    )
-
-
-def answers_of(row: Row, column: str) -> tuple[str, ...]:
-    """The accepted answers in a cell: a text, a list of texts, or SQuAD's {"text": [...]}; none where there is none."""
-    value = plain(row.values.get(column))
-    value = value.get("text") if isinstance(value, Mapping) else value
-    answers = value if isinstance(value, list | tuple) else [value]
-    cells = (Row({column: answer}, row.where, row.number) for answer in answers if answer is not None)
-    return tuple(dict.fromkeys(text for cell in cells if (text := value_text(cell, column)).strip()))
-
-
-def _with_first_answer(row: Row, column: str) -> Row:
-    answers = answers_of(row, column)
-    if not answers:
-        found = f'"{column}" holds no answer, so there is nothing to learn in this row; fill it in or remove the row'
-        raise DataError(found, where=row.where, field=column)
-    return replace(row, values={**row.values, column: answers[0]})
+    reading = TemplateReading(template, answers, several)
+    return Format(name, (*said, *_unused(seen, used)), reading, seen.learn or "completion")
 
 
 # ---- conversations ----
@@ -174,75 +221,29 @@ def _conversations(seen: _Seen) -> Format | None:
     name = "ShareGPT" if share else "OpenAI messages"
     system = "system" if share and isinstance(seen.columns.get("system"), str) else None
 
-    def read(row: Row, needs_answer: bool) -> Conversation:
-        if column not in row.values:
-            found = f'no "{column}" here; the row has {", ".join(map(str, row.values)) or "nothing"}'
-            raise DataError(found, where=row.where, field=column)
-        messages = plain(row.values[column])
-        if isinstance(messages, list | tuple):
-            messages = [_as_openai(message, row.where, column, n) for n, message in enumerate(messages, 1)]
-        if system and str(row.values.get(system) or "").strip() and isinstance(messages, list):
-            messages = [{"role": "system", "content": row.values[system]}, *messages]
-        tools = row.values.get("tools")
-        return conversation(messages, row.where, tools=tools, column=column, needs_answer=needs_answer)
-
-    return _talks(name, f"format: {name} ({column})", read, seen, {column, "tools", system})
+    reading = TalkReading(column, system, seen.references)
+    return _talks(name, f"format: {name} ({column})", reading, seen, {column, "tools", system})
 
 
 def _conversational_pairs(seen: _Seen) -> Format | None:
-    """TRL's: prompt and completion are lists of messages; of the prompt nothing is learned."""
     if not _speaks(seen.columns.get("prompt")) or not _speaks(seen.columns.get("completion")):
         return None
 
-    def read(row: Row, needs_answer: bool) -> Conversation:
-        prompt, completion = (plain(row.values.get(name)) for name in ("prompt", "completion"))
-        asked = [{**m, "weight": 0} if m.get("role") == "assistant" else m for m in prompt or () if isinstance(m, dict)]
-        return conversation([*asked, *(completion or ())], row.where, column="prompt", needs_answer=needs_answer)
-
     says = "format: prompt and completion as messages (prompt, completion)"
-    return _talks("messages in pairs", says, read, seen, {"prompt", "completion"})
+    reading = TalkPairReading(seen.references)
+    return _talks("messages in pairs", says, reading, seen, {"prompt", "completion"})
 
 
-def _talks(
-    name: str, says: str, read: Callable[[Row, bool], Conversation], seen: _Seen, used: set[str | None]
-) -> Format:
+def _talks(name: str, says: str, reading: Readings, seen: _Seen, used: set[str | None]) -> Format:
     learn = seen.learn or "assistant"
     learned = {"assistant": "each answer of the assistant", "completion": "the assistant's last answer", "all": "all"}
-    return Format(
-        name,
-        (says, f"learned: {learned[learn]}", *_unused(seen, {*used, seen.references})),
-        lambda row: read(row, True),
-        lambda row: answers_of(row, seen.references) if seen.references else (read(row, True).answer,),
-        lambda row: read(row, False).before_answer(),
-        learn,
-        _signature(name, learn, sorted(map(str, used))),
-        talks=True,
-    )
+    said = (says, f"learned: {learned[learn]}", *_unused(seen, {*used, seen.references}))
+    return Format(name, said, reading, learn)
 
 
 def _speaks(value: Any) -> bool:
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and ("role" in first or "from" in first)
-
-
-def _as_openai(message: Any, where: str, column: str, number: int) -> Any:
-    """ShareGPT's {"from": "human", "value": …} in OpenAI's words; everything else as it is."""
-    if not isinstance(message, Mapping) or "from" not in message or "role" in message:
-        return message
-    speaker = message["from"]
-    if speaker not in SPEAKERS:
-        found = f'message {number} is from "{speaker!s:.40}"; expected one of {", ".join(SPEAKERS)}'
-        raise DataError(f"{found}.{did_you_mean(str(speaker), SPEAKERS)}", where=where, field=column)
-    if "value" not in message:
-        raise DataError(f'message {number} has no "value"; expected a text', where=where, field=column)
-    kept = {name: value for name, value in message.items() if name not in ("from", "value")}
-    if speaker != "function_call":
-        return {**kept, "role": SPEAKERS[speaker], "content": message["value"]}
-    try:
-        calls = json.loads(message["value"]) if isinstance(message["value"], str) else message["value"]
-    except (ValueError, RecursionError):
-        raise DataError(f"message {number} is a function_call that is not JSON", where=where, field=column) from None
-    return {**kept, "role": "assistant", "content": None, "tool_calls": calls if isinstance(calls, list) else [calls]}
 
 
 # ---- pairs and texts ----
@@ -300,15 +301,8 @@ def _documents(seen: _Seen) -> Format | None:
     if column is None or not isinstance(seen.columns[column], str):
         return None
 
-    def segments(row: Row) -> Segments:
-        text = text_of(row, column)
-        if not text:
-            raise DataError(f'"{column}" is empty; remove the row', where=row.where, field=column)
-        return (Segment(text, is_target=True),)
-
     said = (f"format: plain text ({column})", *_unused(seen, {column}))
-    signature = _signature("plain text", column)
-    return Format("plain text", said, segments, lambda row: (), lambda row: (), seen.learn or "all", signature)
+    return Format("plain text", said, TextReading(column), seen.learn or "all")
 
 
 _FINDERS: tuple[Callable[[_Seen], Format | None], ...] = (
@@ -320,7 +314,3 @@ _FINDERS: tuple[Callable[[_Seen], Format | None], ...] = (
 def _unused(seen: _Seen, used: set[str | None]) -> list[str]:
     left = [name for name in seen.columns if name not in used]
     return [f"not used: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}"] if left else []
-
-
-def _signature(*decided: Any) -> str:
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tunewright.data.array_folder import stored_arrays
 from tunewright.data.conversations import ChatTemplate, Conversation
 from tunewright.data.encoding import Side, chunks
 from tunewright.data.examples import Row, Source
+from tunewright.data.row_reading import TemplateReading, TextReading
 from tunewright.data.segments import SegmentEncoder, Segments
 from tunewright.data.tokenizing import TokenizedDataset
 from tunewright.data.written import Format
@@ -78,6 +79,38 @@ class RowEncoder:
             assert self.chat is not None
             read = self.chat.prompt(read)
         return self.encoder.prompt_ids(read, room=room)
+
+    def without_limit(self) -> RowEncoder:
+        """The same, cutting nothing."""
+        return replace(self, encoder=replace(self.encoder, max_length=None))
+
+    def room_for(self, max_new_tokens: int, context_length: int | None) -> int:
+        """Tokens of max_length that an answer needs, where the model's own positions end before it would.
+
+        An answer may go beyond max_length, or a prompt that training saw whole would be cut for an answer that may be
+        short. At most a quarter of the positions are kept free.
+        """
+        longest = self.encoder.max_length
+        if longest is None or context_length is None:
+            return 0
+        return max(0, longest - (context_length - min(max_new_tokens, context_length // 4)))
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What ends an answer in letters; control tokens, which end it too, are `encoder.ends`."""
+        reading = self.format.reading
+        end = self.chat.end_of_turn if self.chat else None
+        end = reading.template.ending if isinstance(reading, TemplateReading) else end
+        return (end,) if end and not self.encoder.controls.search(end) else ()
+
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer's ids as text: without what ended it, and but for plain text without white space around it."""
+        text: str = self.encoder.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        for end in self.stop:
+            text = text.partition(end)[0]
+        return text if isinstance(self.format.reading, TextReading) else text.strip()
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the ids and the mask."""

@@ -5,14 +5,14 @@ Behind `tunewright compare`. Reads run folders through `record`, runs no model a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tunewright.errors import UsageError
-from tunewright.evaluation.metrics import HIGHER_IS_BETTER
+from tunewright.evaluation import wording
 from tunewright.evaluation.record import (
     Answer,
     Record,
@@ -23,7 +23,8 @@ from tunewright.evaluation.record import (
     read_record,
     text,
 )
-from tunewright.evaluation.statistics import Paired, mcnemar, paired_errors
+from tunewright.evaluation.report_written import best_f1, references_of
+from tunewright.evaluation.statistics import Interval, Paired, mcnemar, paired_errors
 
 # Settings that name a run instead of shaping it.
 NAMING = ("name",)
@@ -41,6 +42,24 @@ class RunColumn:
     method: str
     trainable: int | None
     seconds: float | None
+    kind: str  # single, multi, number, or text
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one run gained on its task, beside what it forgot of general text."""
+
+    run: int
+    trainable_fraction: float | None
+    metric: str
+    before: float | None
+    after: float | None
+    f1_before: float | None  # of written answers, where there are any
+    f1_after: float | None
+    general_before: float | None  # perplexity; None for drift, which has no before
+    general_after: float | None
+    change: float | None  # of the perplexity, or the share of the way to an unrelated token
+    verdict: str  # empty where nothing was measured
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class SameRows:
-    """A run against the first one, on the validation rows that both answered."""
+    """A run against the first one, on the validation rows that both answered; texts by token F1."""
 
     run: int
     num_rows: int
@@ -87,6 +106,7 @@ class Comparison:
     settings: tuple[SettingRow, ...]
     prompts: tuple[PromptRow, ...]
     same_rows: tuple[SameRows, ...]
+    gains: tuple[Gain, ...]  # of every run, where any of them measured what it forgot
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +126,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
         settings=tuple(_setting_rows(records)),
         prompts=tuple(_prompt_rows(records)),
         same_rows=tuple(same_rows),
+        gains=tuple(_gains(records)),
         notes=(*notes, *(f"{record.name}: {problem}" for record in records for problem in record.problems)),
     )
 
@@ -121,12 +142,36 @@ def _column(record: Record) -> RunColumn:
         method=text(model.get("method")),
         trainable=None if trainable is None else int(trainable),
         seconds=number(record.run.get("seconds")),
+        kind=record.kind,
+    )
+
+
+def _gains(records: list[Record]) -> list[Gain]:
+    if not any(record.forgetting for record in records):
+        return []
+    return [_gain(i, record) for i, record in enumerate(records)]
+
+
+def _gain(run: int, record: Record) -> Gain:
+    metric, found = wording.deciding_metric(record), record.forgetting
+    return Gain(
+        run=run,
+        trainable_fraction=number(mapping(record.run.get("model")).get("trainable_fraction")),
+        metric=metric,
+        before=record.untrained.get(metric),
+        after=record.metrics.get(metric),
+        f1_before=record.untrained.get("f1"),
+        f1_after=record.metrics.get("f1"),
+        general_before=number(found.get("before")),
+        general_after=number(found.get("after")),
+        change=number(found.get("change")),
+        verdict=text(found.get("verdict")),
     )
 
 
 def _metric_rows(records: list[Record]) -> list[MetricRow]:
     rows = []
-    for name in HIGHER_IS_BETTER:
+    for name in dict.fromkeys(name for record in records for name in wording.metric_order(record.kind)):
         values = tuple(record.metrics.get(name) for record in records)
         if any(value is not None for value in values):
             intervals = tuple(record.intervals.get(name) for record in records)
@@ -136,7 +181,9 @@ def _metric_rows(records: list[Record]) -> list[MetricRow]:
 
 def _best(name: str, values: tuple[float | None, ...]) -> int | None:
     known = [value for value in values if value is not None]
-    top = max(known) if HIGHER_IS_BETTER[name] else min(known)
+    if name not in wording.HIGHER_IS_BETTER:
+        return None
+    top = max(known) if wording.HIGHER_IS_BETTER[name] else min(known)
     return values.index(top) if len(known) > 1 and known.count(top) == 1 else None
 
 
@@ -178,15 +225,25 @@ def _same_rows(records: list[Record]) -> tuple[list[SameRows], list[str]]:
         if len(shared) < max(len(first), len(other)):
             notes.append(f"{record.name} and {records[0].name} share {len(shared):,} of their validation rows.")
         before, after = (np.array([outcomes[key] for key in shared]) for outcomes in (first, other))
-        test = paired_errors if record.kind == "number" else mcnemar
-        found.append(SameRows(index, len(shared), test(before, after)))
+        found.append(SameRows(index, len(shared), _paired(record.kind, before, after)))
     return found, notes
 
 
+def _paired(kind: str, before: np.ndarray, after: np.ndarray) -> Paired:
+    if kind != "text":
+        return paired_errors(before, after) if kind == "number" else mcnemar(before, after)
+    found = paired_errors(1 - before, 1 - after)  # the same test, of what is missing
+    low, high = found.interval.low, found.interval.high
+    return replace(found, difference=-found.difference, interval=Interval(-high, -low))
+
+
 def _outcomes(record: Record) -> dict[tuple[str, int], float]:
-    """Each predicted row: right or wrong, or the squared error of a number."""
+    """Each predicted row: right or wrong, the squared error of a number, or the token F1 of a text."""
     found: dict[tuple[str, int], float] = {}
     for row in read_predictions(record.folder):
+        if record.writes:
+            found |= _outcome_of_text(row)
+            continue
         label, prediction = row.get("label"), row.get("prediction")
         key = (str(row.get("row")), hash((str(row.get("text")), _plain(label))))
         if record.kind != "number":
@@ -194,6 +251,15 @@ def _outcomes(record: Record) -> dict[tuple[str, int], float]:
         elif (error := number(row.get("loss"))) is not None:
             found[key] = error
     return found
+
+
+def _outcome_of_text(row: dict[str, Any]) -> dict[tuple[str, int], float]:
+    """Nothing where there is no reference to compare with."""
+    references, prediction = references_of(row), row.get("prediction")
+    if not references or not isinstance(prediction, str):
+        return {}
+    key = (str(row.get("row")), hash((str(row.get("prompt")), tuple(references))))
+    return {key: best_f1(prediction, references)}
 
 
 def _plain(value: object) -> str:

@@ -1,238 +1,196 @@
-"""What a model has forgotten: general text before and after, in a number, an interval and words. Pure numpy.
+"""What a model knows of general text, measured before training and after it: the two halves of what it forgot.
 
-Stands between the objective or the hidden states on retained text and the report. Two measures:
-    perplexity   for models with a head for words (next word, or masked words): how much likelier or unlikelier the
-                 same tokens have become. This is forgetting.
-    drift        for encoders without one: how far the hidden states have moved. A body may move and forget nothing, but
-                 one that didn't move forgot nothing.
-Runs no model and chooses no text. Documents are what is resampled: tokens of one document go together.
+    documents ──▶ measure(model) ──▶ Snapshot (on disk, survives a kill) ──┐
+                  measure(model) ──▶ Snapshot ─────────────────────────────┴─▶ forgetting ──▶ run.json
 
-Shapes: N documents, T tokens, D model width. Nats are sums over a document's target tokens.
+A model that writes is asked how likely the text is; one without a head for words, where its hidden states point. The
+same documents are cut the same way both times. What the numbers mean is in `retention`.
+
+Shapes: N documents, T tokens, D model width.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.resources import files
+from typing import Any, Literal, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from tunewright.data.batching import collate, cut_by_tokens
+from tunewright.data.columns import find_columns
+from tunewright.data.encoding import Encoder
+from tunewright.data.sources import open_data
+from tunewright.data.survey import text_of
 from tunewright.errors import DataError
-from tunewright.evaluation.statistics import Interval, percentiles, resampled_sums
-from tunewright.evaluation.wording import decimals, percent
+from tunewright.evaluation import retention
+from tunewright.models.context import context_length
+from tunewright.models.forward import Forward, in_evaluation
+from tunewright.models.likelihoods import MAX_TOKENS, Likelihoods, MeasuredExamples, target_likelihoods
+from tunewright.runtime import Runtime
 
-NEGLIGIBLE = 0.01  # of the perplexity: below it nobody would notice, however sure it is
-SMALL = 0.05
-SHARES_MOVED = (1e-6, 0.05, 0.25)  # of the distance between unrelated tokens
-# All of five documents agreeing happens by chance once in sixteen: below six there is no interval to speak of.
-FEWEST_DOCUMENTS = 6
+GENERAL = "general"  # what `evaluation.retain` calls the text that comes with us
+MOST_DOCUMENTS = 64  # of a person's own text: enough for an interval, and soon measured
+MOST_TOKENS = 256  # of one document
+ROWS_LOOKED_AT = 2_000
+STATES_PER_DOCUMENT = 32
 
-Verdict = Literal["forgot", "forgot a little", "kept", "improved", "no clear change"]
-Movement = Literal["did not move", "hardly moved", "moved", "moved far"]
-
-
-@dataclass(frozen=True)
-class Retained:
-    """Perplexity on the same general text before and after."""
-
-    before: float
-    after: float  # infinity where the model has lost its numbers
-    interval: Interval | None  # of after / before − 1; None with too few documents
-    documents: int
-    tokens: int
-    masked: bool = False  # of masked words, not of next words
-
-    @property
-    def change(self) -> float:
-        """After / before − 1: 0.17 is 17 % worse."""
-        return self.after / self.before - 1
-
-    @property
-    def verdict(self) -> Verdict:
-        """Forgetting is said when it is both sure and large enough to matter."""
-        if not math.isfinite(self.after) and math.isfinite(self.before):
-            return "forgot"
-        if self.interval is None:
-            return "no clear change"
-        low, high = self.interval.low, self.interval.high
-        if low > 0 and self.change >= NEGLIGIBLE:
-            return "forgot" if self.change >= SMALL else "forgot a little"
-        if high < 0 and self.change <= -NEGLIGIBLE:
-            return "improved"
-        close = abs(self.change) < NEGLIGIBLE and low > -SMALL and high < SMALL
-        return "kept" if close else "no clear change"
-
-    def words(self) -> str:
-        """`perplexity on general text 21.3 → 24.9: forgot`."""
-        name = "masked-word perplexity" if self.masked else "perplexity"
-        return f"{name} on general text {_short(self.before)} → {_short(self.after)}: {self.verdict}"
-
-    def sentence(self) -> str:
-        """The same, with what it rests on."""
-        texts = f"{self.documents:,} document{'s' if self.documents != 1 else ''}"
-        if not math.isfinite(self.change):
-            return f"{self.words()} ({texts})"
-        if self.interval is None:
-            return f"{self.words()} ({_signed(self.change)}; {texts}, too few to tell)"
-        ends = f"{_signed(self.interval.low)} to {_signed(self.interval.high)}"
-        return f"{self.words()} ({_signed(self.change)}, {ends}; {texts})"
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored; null for what isn't a finite number."""
-        return {
-            "measure": "masked perplexity" if self.masked else "perplexity",
-            "before": _finite(self.before),
-            "after": _finite(self.after),
-            "change": _finite(self.change),
-            "interval": self.interval.to_json() if self.interval else None,
-            "verdict": self.verdict,
-            "documents": self.documents,
-            "tokens": self.tokens,
-        }
+Kind = Literal["perplexity", "masked perplexity", "drift"]
+Score = Callable[[Forward, MeasuredExamples], Likelihoods]
 
 
-@dataclass(frozen=True)
-class Drift:
-    """How far the hidden states of the same general text have moved."""
+def documents(retain: str = GENERAL) -> list[str]:
+    """The text that comes with us, or a person's own: a .txt file by paragraph, or the text column of a data file.
 
-    moved: float  # 1 − cosine between a token before and after, mean over tokens; NaN where states are no numbers
-    unrelated: float  # the same between two tokens of the text before, taken at random; NaN with a single token
-    interval: Interval | None  # of moved; None with too few documents
-    documents: int
-    tokens: int
-
-    @property
-    def share(self) -> float:
-        """Moved, as a share of the distance between unrelated tokens. Cosines alone mean little: in most models all
-        hidden states point much the same way."""
-        return self.moved / self.unrelated if self.unrelated > 0 else math.nan
-
-    @property
-    def verdict(self) -> Movement:
-        """By the share; without one, by the distance itself."""
-        share = self.share if math.isfinite(self.share) else self.moved
-        if share < SHARES_MOVED[0]:
-            return "did not move"
-        if share < SHARES_MOVED[1]:
-            return "hardly moved"
-        return "moved" if share < SHARES_MOVED[2] else "moved far"
-
-    def words(self) -> str:
-        """`hidden states of general text moved by 4.1 % of the distance between unrelated tokens: hardly moved`."""
-        if self.verdict == "did not move":
-            return "hidden states of general text: did not move"
-        if not math.isfinite(self.moved):
-            return "hidden states of general text are no longer numbers"
-        far = f"{percent(self.share)} of the distance between unrelated tokens"
-        far = far if math.isfinite(self.share) else decimals(self.moved)
-        return f"hidden states of general text moved by {far}: {self.verdict}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored; null for what isn't a finite number."""
-        return {
-            "measure": "drift",
-            "moved": _finite(self.moved),
-            "unrelated": _finite(self.unrelated),
-            "share": _finite(self.share),
-            "interval": self.interval.to_json() if self.interval else None,
-            "verdict": self.verdict,
-            "documents": self.documents,
-            "tokens": self.tokens,
-        }
-
-
-@dataclass(frozen=True)
-class DocumentDrift:
-    """What one document adds."""
-
-    moved: float  # Σ 1 − cosine
-    tokens: int
-    direction: np.ndarray  # Σ of unit vectors before, float64 [D]
-
-
-def retained(
-    before: np.ndarray,
-    after: np.ndarray,
-    tokens: np.ndarray,
-    *,
-    masked: bool = False,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Retained:
-    """From the nats of each document before and after, over the same target tokens [N].
-
-    Masked words: the same words must have been masked both times.
+    Of a large file, documents spread evenly over its first rows. DataError when there is none.
     """
-    rows = np.column_stack([before, after, tokens]).astype(np.float64)
-    rows = rows[rows[:, 2] > 0]
-    if not len(rows):
-        raise DataError("the general text has no token to measure", field="evaluation.retain")
-    old, new, total = rows.sum(axis=0)
-    interval = _paired_interval(rows, samples, seed)
-    return Retained(_exp(old / total), _exp(new / total), interval, len(rows), int(total), masked)
+    if retain == GENERAL:
+        return general_documents()
+    source = open_data(retain).train
+    column = find_columns(source, need_label=False).text
+    rows = itertools.islice(source.rows(), ROWS_LOOKED_AT)
+    found = [text for row in rows if (text := text_of(row, column).strip())]
+    if not found:
+        raise DataError("holds no text to measure forgetting on", where=source.name, field="evaluation.retain")
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), MOST_DOCUMENTS)).round().astype(int)]
 
 
-def document_drift(before: np.ndarray, after: np.ndarray) -> DocumentDrift:
-    """Of the hidden states [T, D] of the same tokens, special and padding ones left out."""
-    old, new = _directions(before), _directions(after)
-    # Half the squared distance of unit vectors is 1 − cosine, and keeps its digits where that is nearly 0.
-    return DocumentDrift(float(((old - new) ** 2).sum() / 2), len(old), old.sum(axis=0))
+def general_documents() -> list[str]:
+    """Short paragraphs of plain English on many subjects, free to use."""
+    text = files("tunewright.evaluation").joinpath("general_text.txt").read_text(encoding="utf-8")
+    return [part.strip() for part in text.split("\n\n") if part.strip() and not part.startswith("#")]
 
 
-def drift(parts: Sequence[DocumentDrift], *, samples: int = 1000, seed: int = 0) -> Drift:
-    """Of all documents."""
-    parts = [part for part in parts if part.tokens]
-    if not parts:
-        raise DataError("the general text has no token to measure", field="evaluation.retain")
-    rows = np.array([[part.moved, part.tokens] for part in parts], np.float64)
-    moved, tokens = rows.sum(axis=0)
-    interval = None
-    if len(rows) >= FEWEST_DOCUMENTS and np.isfinite(moved):
-        sums = resampled_sums(rows, samples, seed)
-        interval = percentiles(sums[:, 0] / sums[:, 1])
-    direction = np.sum([part.direction for part in parts], axis=0)
-    return Drift(float(moved / tokens), _unrelated(direction, int(tokens)), interval, len(rows), int(tokens))
+@dataclass(frozen=True)
+class Snapshot:
+    """What a model makes of the documents, once."""
+
+    kind: Kind
+    values: np.ndarray  # nats float64 [N]; of drift, directions of hidden states float16 [all T, D]
+    tokens: np.ndarray  # int64 [N], how many tokens of each document were measured
+
+    def tensors(self) -> dict[str, Tensor]:
+        """To be stored."""
+        return {self.kind: torch.from_numpy(self.values), "tokens": torch.from_numpy(self.tokens)}
+
+    @classmethod
+    def of_tensors(cls, stored: dict[str, Tensor]) -> Snapshot:
+        """As stored."""
+        kind = next(name for name in stored if name != "tokens")
+        return cls(cast("Kind", kind), stored[kind].numpy(), stored["tokens"].numpy())
 
 
-def _paired_interval(rows: np.ndarray, samples: int, seed: int) -> Interval | None:
-    """Of the relative change of perplexity; rows [N, 3] are nats before, nats after, tokens."""
-    if np.array_equal(rows[:, 0], rows[:, 1]):
-        return Interval(0.0, 0.0)  # the same model: no sample can say otherwise
-    if len(rows) < FEWEST_DOCUMENTS or not np.isfinite(rows).all():
-        return None
-    sums = resampled_sums(np.column_stack([rows[:, 1] - rows[:, 0], rows[:, 2]]), samples, seed)
-    return percentiles(np.array([_exp(x) - 1 for x in sums[:, 0] / sums[:, 1]]))
+def measure(
+    forward: Forward,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    masked: Score | None = None,
+    runtime: Runtime | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Snapshot:
+    """The model's mind now. `masked` scores masked words, for an encoder with a head for them.
+
+    `before_batch` is called before each batch and may raise to stop.
+    """
+    examples = _Documents.of(texts, tokenizer, min(MOST_TOKENS, context_length(forward.config)))
+    if masked is not None:
+        found = masked(forward, examples)
+        return Snapshot("masked perplexity", found.nats, found.tokens)
+    if _predicts_next_words(forward):
+        found = target_likelihoods(forward, examples, runtime=runtime, before_batch=before_batch)
+        return Snapshot("perplexity", found.nats, found.tokens)
+    return _directions(forward, examples, before_batch)
 
 
-def _unrelated(direction: np.ndarray, tokens: int) -> float:
-    """1 − cosine, mean over all pairs of different tokens: Σ_{i≠j} u_i·u_j = |Σu|² − T."""
-    pairs = tokens * (tokens - 1)
-    return 1 - (float(direction @ direction) - tokens) / pairs if pairs else math.nan
+def forgetting(before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """What run.json says: kind, before, after, change, interval, verdict, words, sentence, documents, tokens."""
+    if before.kind != after.kind or not np.array_equal(before.tokens, after.tokens):
+        raise DataError(
+            "the general text isn't the one that the untrained model was measured on; put the old one back, or start "
+            "the run anew",
+            field="evaluation.retain",
+        )
+    if before.kind == "drift":
+        ends = np.cumsum(before.tokens)[:-1]
+        pairs = zip(np.split(before.values, ends), np.split(after.values, ends), strict=True)
+        return retention.drift([retention.document_drift(old, new) for old, new in pairs]).to_json()
+    masked = before.kind == "masked perplexity"
+    return retention.retained(before.values, after.values, before.tokens, masked=masked).to_json()
 
 
-def _directions(states: np.ndarray) -> np.ndarray:
-    states = np.asarray(states, np.float64)
-    length = np.linalg.norm(states, axis=1, keepdims=True)
-    return np.divide(states, length, out=np.zeros_like(states), where=length != 0)
+# --- parts ------------------------------------------------------------------------------------------------------
 
 
-def _exp(nats: float) -> float:
-    """exp; infinity for what no number holds, and for what is no number."""
-    return math.exp(nats) if nats < 700 else math.inf
+@dataclass(frozen=True)
+class _Documents:
+    """Tokenised documents; all that is text counts, and no special token."""
+
+    ids: list[np.ndarray]
+    masks: list[np.ndarray]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Any, max_length: int) -> _Documents:
+        encoder = Encoder.of(tokenizer, max_length, "right")
+        encoded = encoder.encode(texts)
+        ids = np.split(encoded.input_ids, np.cumsum(encoded.lengths)[:-1])
+        before, after = len(encoder.prefix), len(encoder.suffix)
+        masks = [(places >= before) & (places < len(places) - after) for places in map(np.arange, encoded.lengths)]
+        return cls(ids, masks)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros((len(self.ids), 0), np.float32)
+
+    def tokens(self, index: int) -> np.ndarray:
+        return self.ids[index]
+
+    def is_target(self, index: int) -> np.ndarray:
+        return self.masks[index]
+
+    def places(self, index: int) -> np.ndarray:
+        """Some of the tokens that count, evenly spread."""
+        there = np.flatnonzero(self.masks[index])
+        wanted = min(len(there), STATES_PER_DOCUMENT)
+        return there[np.linspace(0, len(there) - 1, wanted).round().astype(int)] if wanted else there
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _predicts_next_words(forward: Forward) -> bool:
+    """A masked language model has a head too, but it reads what it predicts; an encoder–decoder needs a source."""
+    masked = "MaskedLM" in type(forward.inner).__name__
+    return forward.writes and not masked and not forward.config.is_encoder_decoder
 
 
-def _short(perplexity: float) -> str:
-    """Three digits, or all before the point."""
-    if not math.isfinite(perplexity):
-        return "∞"
-    return f"{perplexity:,.{0 if perplexity >= 100 else 1 if perplexity >= 10 else 2}f}"
+def _directions(forward: Forward, examples: _Documents, before_batch: Callable[[], None]) -> Snapshot:
+    """Unit vectors of some hidden states: their lengths say nothing, and without them 16 bits are enough."""
+    places = [examples.places(i) for i in range(len(examples.ids))]
+    found: list[np.ndarray] = [np.zeros((0, 0), np.float16)] * len(places)
+    lengths = examples.lengths
+    order = np.argsort(lengths, kind="stable")
+    device = next(forward.model.parameters()).device
+    with torch.inference_mode(), in_evaluation(forward.model):
+        for batch in cut_by_tokens(order[lengths[order] > 0], lengths, MAX_TOKENS):
+            before_batch()
+            hidden = _hidden(forward, collate(examples, batch, device).texts).float()
+            units = torch.nn.functional.normalize(hidden, dim=1).half().cpu().numpy()
+            for i, states in zip(batch, np.split(units, np.cumsum(lengths[batch])[:-1]), strict=True):
+                found[i] = states[places[i]]
+    kept = [states for states in found if states.size] or [np.zeros((0, 1), np.float16)]
+    return Snapshot("drift", np.concatenate(kept), np.array([len(own) for own in places], np.int64))
 
 
-def _signed(change: float) -> str:
-    return f"{100 * change:+.1f} %" if round(100 * change, 1) else "0.0 %"
+def _hidden(forward: Forward, texts: Any) -> Tensor:
+    """Last hidden states [N, D]; of an encoder–decoder, the encoder's."""
+    if not forward.config.is_encoder_decoder:
+        return forward.hidden(texts)
+    encoder = forward.inner.get_encoder()
+    parts = texts.input_ids.split(list(texts.lengths))
+    return torch.cat([encoder(input_ids=ids[None]).last_hidden_state[0] for ids in parts])

@@ -27,6 +27,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One prompt, and what was written for it."""
+
+    prompt: str
+    reference: str | None
+    before: str | None  # by the untrained model; None where it wasn't asked
+    after: str | None  # by the final one
+    cut: tuple[bool, bool] = (False, False)  # whether each was ended by the limit and not by itself
+
+
+@dataclass(frozen=True)
 class Record:
     """What a run folder holds."""
 
@@ -48,7 +59,12 @@ class Record:
     @property
     def kind(self) -> str:
         kind = self.judgement.get("kind") or mapping(self.run.get("data")).get("kind")
-        return kind if kind in ("single", "multi", "number") else "single"
+        return kind if kind in ("single", "multi", "number", "text") else "single"
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes, instead of naming labels or numbers."""
+        return self.kind == "text"
 
     @property
     def labels(self) -> list[str]:
@@ -74,6 +90,24 @@ class Record:
         if stored or not self.evaluations or self.evaluations[0].get("step") != 0:
             return stored
         return numbers({name.removeprefix("validation/"): v for name, v in self.evaluations[0].items() if "/" in name})
+
+    def paired(self, name: str) -> dict[str, Any]:
+        """The paired test of a metric against the untrained model, as stored; empty where there is none."""
+        comparison = mapping(self.run.get("comparison"))
+        if self.writes:
+            return mapping(mapping(comparison.get("paired")).get(name))
+        return comparison if name in ("accuracy", "loss", "rmse") else {}
+
+    def rows_behind(self, name: str) -> float | None:
+        """Validation rows that a metric was found on: of a model that writes, only some rows are answered in text."""
+        answered = self.writes and name not in ("loss", "perplexity", "token_accuracy")
+        rows = number(self.judgement.get("answered_rows" if answered else "num_rows"))
+        return number(mapping(self.run.get("data")).get("validation_rows")) if not rows and not answered else rows
+
+    @property
+    def forgetting(self) -> dict[str, Any]:
+        """General text before and after, as stored; empty where it wasn't measured."""
+        return mapping(self.run.get("forgetting"))
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -133,6 +167,28 @@ def before_and_after(samples: list[dict[str, Any]]) -> dict[str, tuple[list[Answ
         before, after = found.get(prompt, ([], []))
         found[prompt] = (said, after) if sample.get("step") == 0 else (before, said)
     return found
+
+
+def written_samples(samples: list[dict[str, Any]]) -> list[Sample]:
+    """Texts of a model that writes, prompt by prompt: at step 0 and the last ones."""
+    first: dict[str, dict[str, Any]] = {}
+    last: dict[str, dict[str, Any]] = {}
+    for row in samples:
+        if isinstance(row.get("prompt"), str) and isinstance(row.get("prediction"), str):
+            before = row.get("step") == 0 and row.get("final") is not True
+            (first if before else last)[f"{row.get('prompt_id', row['prompt'])}"] = row
+    return [_sample(first.get(key, {}), last.get(key, {})) for key in {**first, **last}]
+
+
+def _sample(before: dict[str, Any], after: dict[str, Any]) -> Sample:
+    known = after or before
+    return Sample(
+        prompt=known["prompt"],
+        reference=known["reference"] if isinstance(known.get("reference"), str) else None,
+        before=before.get("prediction"),
+        after=after.get("prediction"),
+        cut=(before.get("stopped") == "length", after.get("stopped") == "length"),
+    )
 
 
 # --- values of any type, made safe to use -----------------------------------------------------------------------

@@ -10,16 +10,15 @@ from __future__ import annotations
 import functools
 import heapq
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunewright import durable
-from tunewright.evaluation import charts, wording
+from tunewright.evaluation import charts, report_written, wording
 from tunewright.evaluation.evaluate import overfitting_words
 from tunewright.evaluation.figures import confusion_table, figures
-from tunewright.evaluation.metrics import HIGHER_IS_BETTER
-from tunewright.evaluation.mistakes import find_mistakes
+from tunewright.evaluation.mistakes import Mistakes, find_mistakes
 from tunewright.evaluation.record import (
     Record,
     before_and_after,
@@ -29,6 +28,7 @@ from tunewright.evaluation.record import (
     objects,
     read_record,
     text,
+    written_samples,
 )
 
 MOST_CLASSES_LISTED = 40
@@ -92,6 +92,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     names = ("decimals", "between", "count", "percent", "bytes_size", "duration", "chance", "metric_name")
+    names += ("metric_value",)
     page.filters.update({name: getattr(wording, name) for name in names})
     page.filters |= {"date": _date, "share": _share}
     return page.get_template("report.html.j2")
@@ -109,21 +110,42 @@ def _sections(record: Record) -> dict[str, Any]:
         "verdict": wording.verdict(record),
         "deciding": deciding,
         "loss_unit": wording.loss_unit(record.kind),
-        "rows_judged": record.judgement.get("num_rows") or mapping(run.get("data")).get("validation_rows"),
-        "metrics": _metric_rows(record, deciding),
+        "rows_judged": record.rows_behind("loss"),
+        "metrics": [] if record.writes else _metric_rows(record, deciding),
+        "written": _written(record, deciding),
+        "forgetting": Known(record.forgetting),
+        "gain": report_written.gain(record, deciding),
         "warnings": _warnings(record),
         "notes": _notes(record),
-        "prompts": before_and_after(record.samples),
+        "prompts": {} if record.writes else before_and_after(record.samples),
         "shown": shown,
         "epochs": _epoch_rows(record, shown),
         "per_class": [Known(row) for row in objects(record.judgement.get("per_class"))[:MOST_CLASSES_LISTED]],
         "confused": _confused(record),
-        "mistakes": find_mistakes(record),
+        "mistakes": Mistakes([], 0, 0) if record.writes else find_mistakes(record),
         "recipe": [_split_comment(line) for line in record.recipe_text.splitlines()],
         "environment": _flat(record.environment),
         "problems": record.problems,
         "charts": {name: _trusted(drawing) for name, drawing in figures(record, deciding).items()},
         "chart_style": _trusted(charts.CHART_STYLE),
+    }
+
+
+def _written(record: Record, deciding: str) -> dict[str, Any]:
+    """The parts of a model that writes; empty for every other."""
+    if not record.writes:
+        return {"metrics": [], "samples": [], "far": [], "answered": None}
+    samples = [
+        replace(
+            one, prompt=report_written.shortened(one.prompt), after=one.after and report_written.shortened(one.after)
+        )
+        for one in written_samples(record.samples)
+    ]
+    return {
+        "metrics": report_written.metric_rows(record, deciding),
+        "samples": samples,
+        "far": report_written.far_rows(record),
+        "answered": record.rows_behind("f1"),
     }
 
 
@@ -139,7 +161,7 @@ def _trusted(markup: str) -> Any:
 
 def _metric_rows(record: Record, deciding: str) -> list[MetricRow]:
     blind, before, after = numbers(record.run.get("baseline")), record.untrained, record.metrics
-    known = [name for name in HIGHER_IS_BETTER if name in after or name in before]
+    known = [name for name in wording.metric_order(record.kind) if name in after or name in before]
     return [
         MetricRow(
             name=wording.metric_name(name),
@@ -155,11 +177,14 @@ def _metric_rows(record: Record, deciding: str) -> list[MetricRow]:
 
 
 def _shown_metrics(record: Record, deciding: str) -> list[str]:
-    """Columns of the per-epoch table: both losses, what decides, and up to three more."""
+    """Columns of the per-epoch table: both losses, what decides, and a few more."""
     found = {name for row in record.evaluations for name in row}
     wanted = [deciding, "macro_f1", "micro_f1", "roc_auc", "mcc", "rmse", "mae", "pearson", "spearman"]
+    if record.writes:
+        wanted = ["perplexity", deciding, "exact_match", "f1", "rouge_l"]
     extra = [f"validation/{name}" for name in dict.fromkeys(wanted) if name != "loss"]
-    columns = ["train/loss", "validation/loss", *[name for name in extra if name in found][:3]]
+    most = 5 if record.writes else 3
+    columns = ["train/loss", "validation/loss", *[name for name in extra if name in found][:most]]
     return [name for name in columns if name in found]
 
 
@@ -178,7 +203,7 @@ def _arrow(name: str, value: float | None, above: float | None) -> str:
     if value is None or above is None or round(value, 3) == round(above, 3):
         return ""
     rises = value > above
-    welcome = rises == HIGHER_IS_BETTER.get(name.split("/")[-1], True)
+    welcome = rises == wording.HIGHER_IS_BETTER.get(name.split("/")[-1], True)
     return ("up" if rises else "down") + (" good" if welcome else " bad")
 
 

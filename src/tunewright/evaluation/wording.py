@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
+from tunewright.evaluation import metrics, texts
+from tunewright.evaluation.digits import metric_digits
 from tunewright.evaluation.record import Record, mapping, number, pair, text
 
 NOTHING = "—"
-METRIC_WORDS: dict[str, tuple[str, str]] = {
+_LABELS: dict[str, tuple[str, str]] = {
     "accuracy": ("accuracy", "share of rows answered right"),
     "macro_f1": ("macro F1", "precision and recall together, every class counted alike"),
     "weighted_f1": ("weighted F1", "the same, each class as often as it occurs"),
@@ -26,10 +27,14 @@ METRIC_WORDS: dict[str, tuple[str, str]] = {
     "pearson": ("Pearson", "linear correlation with the truth"),
     "spearman": ("Spearman", "agreement on the order of rows"),
 }
+METRIC_WORDS = _LABELS | {name: words for name, words in texts.WORDS.items() if name not in _LABELS}
+# Which way each metric points. The loss, which texts and labels share, points the same way for both.
+HIGHER_IS_BETTER: dict[str, bool] = metrics.HIGHER_IS_BETTER | texts.HIGHER_IS_BETTER
 _MEANINGS_BY_KIND = {
     ("accuracy", "multi"): "share of rows with every label right",
     ("loss", "multi"): "surprise at the truth, in nats per label; lower is better",
     ("loss", "number"): "mean squared error; lower is better",
+    ("loss", "text"): "surprise at the truth, in nats per target token; lower is better",
 }
 Tone = Literal["good", "unsure", "bad", "open"]
 
@@ -55,7 +60,13 @@ def metric_meaning(name: str, kind: str = "single") -> str:
 
 def loss_unit(kind: str) -> str:
     """What losses are counted in."""
-    return {"multi": "nats per label", "number": "squared error"}.get(kind, "nats per row")
+    units = {"multi": "nats per label", "number": "squared error", "text": "nats per target token"}
+    return units.get(kind, "nats per row")
+
+
+def metric_order(kind: str) -> list[str]:
+    """Metrics of a kind of task, as tables list them."""
+    return list(texts.WORDS if kind == "text" else metrics.HIGHER_IS_BETTER)
 
 
 def decimals(value: object) -> str:
@@ -68,6 +79,24 @@ def between(value: object) -> str:
     """[low, high] with three decimals."""
     found = pair(list(value) if isinstance(value, tuple) else value)
     return NOTHING if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
+
+
+def metric_value(value: object, name: str) -> str:
+    """A metric in as many digits as it needs."""
+    found = number(value)
+    return NOTHING if found is None else metric_digits(found, name)
+
+
+def metric_between(value: object, name: str) -> str:
+    """[low, high] in the metric's digits."""
+    found = pair(list(value) if isinstance(value, tuple) else value)
+    return NOTHING if found is None else f"[{metric_value(found[0], name)}, {metric_value(found[1], name)}]"
+
+
+def metric_change(value: object, name: str) -> str:
+    """A difference, with its sign."""
+    found = number(value)
+    return NOTHING if found is None else f"{'-' if found < 0 else '+'}{metric_value(abs(found), name)}"
 
 
 def count(value: object) -> str:
@@ -119,9 +148,11 @@ def chance(value: object) -> str:
 
 
 def deciding_metric(record: Record) -> str:
-    """The metric that chose the model."""
+    """The metric that chose the model; for a text's loss the perplexity, which says the same and can be read."""
     stored = text(mapping(record.run.get("best")).get("metric")).removeprefix("validation/")
-    return stored if stored in HIGHER_IS_BETTER else default_metric(record.kind)  # type: ignore[arg-type]
+    if not record.writes:
+        return stored if stored in metrics.HIGHER_IS_BETTER else metrics.default_metric(record.kind)  # type: ignore[arg-type]
+    return "perplexity" if stored in ("loss", "") or stored not in texts.HIGHER_IS_BETTER else stored
 
 
 def verdict(record: Record) -> Verdict:
@@ -153,6 +184,8 @@ def _judged(record: Record, name: str, value: float) -> Verdict:
     if min(gains) <= 0:
         return Verdict("bad", "No better than before training.", sentence)
     if _surely_above(record, name, value, blind, sign) and _surely_better(record, name, value, before, sign):
+        if record.forgetting.get("verdict") == "forgot":
+            return Verdict("unsure", "Better at this task, worse at general text.", sentence)
         return Verdict("good", "Better than before training.", sentence)
     return Verdict("unsure", "Perhaps better; too few rows to be sure.", sentence)
 
@@ -164,28 +197,56 @@ def _surely_above(record: Record, name: str, value: float, rival: float | None, 
 
 def _surely_better(record: Record, name: str, value: float, before: float | None, sign: int) -> bool:
     """The paired test knows more than the interval, where there is one: it looks at the same rows twice."""
-    p_value = number(mapping(record.run.get("comparison")).get("p_value"))
-    if name in ("accuracy", "loss", "rmse") and p_value is not None:
+    p_value = number(record.paired(name).get("p_value"))
+    if p_value is not None:
         return p_value < 0.05
     return _surely_above(record, name, value, before, sign)
 
 
 def _sentence(record: Record, name: str, value: float, before: float | None, blind: float | None) -> str:
-    came = f"{decimals(before)} → " if before is not None else ""
-    rows = count(record.judgement.get("num_rows") or mapping(record.run.get("data")).get("validation_rows"))
-    said = f"{_first_upper(metric_name(name))} {came}{decimals(value)}"
+    came = f"{metric_value(before, name)} → " if before is not None else ""
+    said = f"{_first_upper(metric_name(name))} {came}{metric_value(value, name)}"
     if name in record.intervals:
-        said += f" {between(record.intervals[name])}"
+        said += f" {metric_between(record.intervals[name], name)}"
+    rows = count(record.rows_behind(name))
     said += f" on {rows} validation rows" if rows != NOTHING else ""
+    if record.writes:
+        return f"{said}{_paired_words(record, name)}{_answers_words(record, name)}.{_forgetting_words(record)}"
     comparison = mapping(record.run.get("comparison"))
     if number(comparison.get("fixed")) is not None:
         test = "" if record.kind == "number" else "McNemar "
         changed = f"fixed {count(comparison.get('fixed'))}, broke {count(comparison.get('broke'))}"
         said += f"; {changed} ({test}{chance(comparison.get('p_value'))})"
     if blind is None:
-        return f"{said}."
+        return f"{said}.{_forgetting_words(record)}"
     guess = {"number": "the mean of the training labels", "multi": "the labels that most rows have"}
-    return f"{said}. Always answering {guess.get(record.kind, 'the commonest label')} would give {decimals(blind)}."
+    said = f"{said}. Always answering {guess.get(record.kind, 'the commonest label')} would give {decimals(blind)}."
+    return said + _forgetting_words(record)
+
+
+def _paired_words(record: Record, name: str) -> str:
+    paired = record.paired(name)
+    if number(paired.get("fixed")) is None:
+        return ""
+    changed = f"{count(paired.get('fixed'))} of them better, {count(paired.get('broke'))} worse"
+    return f", {changed} ({chance(paired.get('p_value'))})"
+
+
+def _answers_words(record: Record, name: str) -> str:
+    """The written answers, where another metric decides."""
+    said = []
+    for other in ("exact_match", "f1", "rouge_l"):
+        before, after = record.untrained.get(other), record.metrics.get(other)
+        if other != name and after is not None:
+            came = f"{metric_value(before, other)} → " if before is not None else ""
+            said.append(f"{metric_name(other)} {came}{metric_value(after, other)}")
+    rows = count(record.rows_behind("f1"))
+    return f"; of {rows} written answers {', '.join(said)}" if said else ""
+
+
+def _forgetting_words(record: Record) -> str:
+    words = text(record.forgetting.get("words"))
+    return f" What was forgotten: {words}." if words else ""
 
 
 def _first_upper(words: str) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tunewright.data.batching import Batch, Examples, WrittenExamples
 from tunewright.models.forward import Boundary, Forward
 from tunewright.models.language_head import LanguageHead, target_loss_sum
+from tunewright.models.likelihoods import next_tokens
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,3 @@ class LanguageModeling:
         """Targets of these examples."""
         assert isinstance(dataset, WrittenExamples)
         return float(sum(int(dataset.is_target(int(i))[1:].sum()) for i in indices))
-
-
-def next_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Where the targets are predicted, and what they are: int64 [T] into the N tokens, int64 [T] ids."""
-    assert batch.is_target is not None
-    counts = batch.is_target.clone()
-    first = torch.tensor((0, *batch.texts.lengths[:-1]), device=counts.device).cumsum(0)
-    counts[first] = False
-    behind = counts.nonzero()[:, 0]
-    return behind - 1, batch.texts.input_ids[behind]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
 from tunewright.errors import ModelError, did_you_mean
 from tunewright.models import packaged
-from tunewright.models.finding import BaseModel, from_hub, resolve_base
+from tunewright.models.finding import BaseModel, from_hub, gguf_again, resolve_base
 from tunewright.scanning.models import scan_model
 from tunewright.scanning.settings import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 OUTPUTS = (".score.weight", ".classifier.weight", ".classifier.out_proj.weight")  # one row per class
+# PEFT's names of what an adapter's model does, where it writes.
+TASKS: dict[str, Literal["causal", "encoder-decoder"]] = {"CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "encoder-decoder"}
 Shapes = Mapping[str, tuple[int, ...]]
 # Of PEFT's methods those that change weights. Not here: virtual tokens before the text, where a pooled token and a
 # text's length no longer mean what they say, and XLORA and SHADOW, which fetch models that nobody has scanned.
@@ -65,6 +67,8 @@ def _named_base(path: Path, config: Mapping[str, Any], endpoint: str | None) -> 
     moved = packaged.by_path(name)
     if moved:  # saved in another environment
         return resolve_base(moved)
+    if converted := gguf_again(name):  # the cache is elsewhere, or was emptied
+        return converted
     known = packaged.by_hub_id(name)
     if known:
         with contextlib.suppress(OSError):  # not installed: the Hub has it too
@@ -90,6 +94,14 @@ def _adapter_config(path: Path) -> dict[str, Any]:
             field="peft_type",
         )
     return config
+
+
+def adapter_task(path: Path) -> str | None:
+    """What PEFT says an adapter's model is for (SEQ_CLS, CAUSAL_LM, …), where it says something."""
+    with contextlib.suppress(ModelError, AttributeError):  # whoever loads it says what is wrong
+        task = read_json(path / "adapter_config.json").get("task_type")
+        return task if isinstance(task, str) else None
+    return None
 
 
 def adapter_shapes(path: Path) -> Shapes:
@@ -122,11 +134,11 @@ def check_tensors(model: Any, shapes: Shapes, path: Path) -> None:
         )
 
 
-def check_head(new_parameters: Iterable[str], shapes: Shapes, path: Path) -> None:
+def check_head(new_parameters: Iterable[str], shapes: Shapes, path: Path, what: str = "classifier") -> None:
     """What the base doesn't bring has to come with the adapter, or the answers would be random."""
     for name in sorted(new_parameters):
         if f"base_model.model.{name}" not in shapes:
             raise ModelError(
-                f"no classifier: {name} is neither in the adapter nor in its base; give the folder of a trained one",
+                f"no {what}: {name} is neither in the adapter nor in its base; give the folder of a trained one",
                 where=str(path),
             )

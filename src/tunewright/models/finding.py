@@ -1,4 +1,4 @@
-"""From a name to a folder: a packaged base, a folder, a Hub id, an earlier run.
+"""From a name to a folder: a packaged base, a folder, a .gguf file, a Hub id, an earlier run.
 
 `loading` makes a model of what is found here. Downloads safetensors, JSON and tokenizer files only.
 """
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.data.archives import cache_folder
 from tunewright.errors import ModelError, NetworkError, did_you_mean
 from tunewright.models import packaged
+from tunewright.models.gguf import GGUF_PACKAGES, is_gguf, is_whole, open_gguf
 from tunewright.models.quiet import quiet
 from tunewright.scanning.files import is_pickle, scan_run
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+NAMES = (*packaged.PACKAGED, *GGUF_PACKAGES)  # base models that come as packages
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class BaseModel:
 
     name: str  # as given
     path: str  # folder on this machine
-    kind: str  # packaged, folder, hub, run
+    kind: str  # packaged, gguf, folder, hub, run
     hub_id: str | None = None
     revision: str | None = None  # exact commit
 
@@ -34,23 +37,48 @@ def resolve_base(model: str, revision: str | None = None, runs: Path = Path("run
     if model in packaged.PACKAGED:
         path = packaged.locate(model)
         return BaseModel(model, str(path), "packaged", packaged.PACKAGED[model].hub_id)
+    if model in GGUF_PACKAGES or (is_gguf(model) and not Path(model).expanduser().is_dir()):
+        return BaseModel(model, str(open_gguf(model, gguf_folder())), "gguf")
     if model.startswith("run:"):
         return BaseModel(model, str(_run_folder(model[4:], runs)), "run")
     path = Path(model).expanduser()
     if path.is_dir():
         return BaseModel(model, str(path.resolve()), "folder")
     if path.is_absolute() or model.startswith(".") or model.count("/") > 1:
-        says = f"no such folder; give a folder, a Hub id (owner/name) or minilm.{_nearest(path)}"
+        says = f"no such folder; give a folder, a .gguf file, a Hub id (owner/name), {' or '.join(NAMES)}.{_nearest(path)}"
         raise ModelError(says, where=model, field="model")
-    if "/" not in model and (near := did_you_mean(model, packaged.PACKAGED)):
+    if "/" not in model and (near := did_you_mean(model, NAMES)):
         raise ModelError(f'"{model}" is no folder here and no packaged model.{near}', field="model")
     return from_hub(model, revision)
+
+
+def gguf_folder() -> Path:
+    """Where GGUF bases are kept once they are converted."""
+    return cache_folder() / "gguf"
+
+
+def gguf_again(path: str) -> BaseModel | None:
+    """The converted GGUF base whose folder was this, in this cache: its name is the file's hash. None if unknown."""
+    key = Path(path).name
+    if Path(path).parent.name != "gguf" or not re.fullmatch("[0-9a-f]{64}", key):
+        return None
+    name = next((name for name, package in GGUF_PACKAGES.items() if package.sha256 == key), None)
+    if name:
+        return resolve_base(name)
+    here = gguf_folder() / key
+    if is_whole(here):
+        return BaseModel(str(here), str(here), "gguf")
+    raise ModelError(
+        f"its base model was made from a .gguf file (SHA-256 {key[:12]}…) and is not in the cache any more; give that "
+        "file as --model once, or put the folder back",
+        where=path,
+    )
 
 
 def _nearest(path: Path) -> str:
     """The packaged model, or the folder beside it, that was meant."""
     beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    return did_you_mean(path.name, [*packaged.PACKAGED, *beside])
+    return did_you_mean(path.name, [*NAMES, *beside])
 
 
 def _run_folder(name: str, runs: Path) -> Path:
@@ -92,7 +120,7 @@ def from_hub(hub_id: str, revision: str | None = None, endpoint: str | None = No
     except (httpx2.HTTPError, LocalEntryNotFoundError, OSError):
         raise NetworkError(
             f'"{hub_id}" is no folder here and the Hub can\'t be reached; '
-            "check the connection, or give a folder or minilm",
+            f"check the connection, or give a folder, {' or '.join(NAMES)}",
             field="model",
         ) from None
     return BaseModel(hub_id, path, "hub", hub_id, commit or Path(path).name)

@@ -60,7 +60,7 @@ class Forward:
 
     def __post_init__(self) -> None:
         self.inner: Any = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self.base: Any = getattr(self.inner, self.inner.base_model_prefix)
+        self.base: Any = getattr(self.inner, self.inner.base_model_prefix, self.inner)  # T5 has no body of its own
         self.config: Any = self.inner.config
         self.architecture = architectures.find(self.inner)
         if self.architecture is None and self.packed:
@@ -115,7 +115,7 @@ class Forward:
     def logits(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
         """Logits [B, outputs]; with a boundary, the layers below it are not run."""
         if not self.packed:
-            with self._computing(texts):
+            with self.computing(texts):
                 return self._padded(texts)
         layers = self._layers_above(boundary)
         if (boundary is None or boundary.k < len(layers)) and not self.pools_late:
@@ -126,7 +126,7 @@ class Forward:
     def hidden(self, texts: Texts, boundary: Boundary | None = None) -> Tensor:
         """What a language model's head reads, [N, D]; with a boundary, the layers below it are not run."""
         if not self.packed:
-            with self._computing(texts):
+            with self.computing(texts):
                 return self._padded_hidden(texts)
         with self._running(self._layers_above(boundary), texts, pool=False):
             return self.base(**self._inputs(texts)).last_hidden_state[0, : texts.num_tokens]
@@ -205,17 +205,19 @@ class Forward:
             hook = norm.register_forward_hook(lambda _m, _i, hidden: mean_per_text(hidden, texts.lengths))
         setattr(parent, name, nn.ModuleList(layers))
         try:
-            with packed_attention_in(self.config), self._computing(texts):
+            with packed_attention_in(self.config), self.computing(texts):
                 yield
         finally:
             setattr(parent, name, own)
             if hook is not None:
                 hook.remove()
 
-    def _computing(self, texts: Texts) -> contextlib.AbstractContextManager[Any]:
+    def computing(self, texts: Texts) -> contextlib.AbstractContextManager[Any]:
         """The number format of products; sums that need more keep it, as torch's autocast lists them."""
         wanted = self.precision == "bf16"
         return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
+
+    _computing = computing
 
     def _rounded_up(self, tokens: Tensor) -> Tensor:
         """[N] or [N, D] with zeros behind, a text of its own that nobody reads, up to a multiple of ROUNDING.

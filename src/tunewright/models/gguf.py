@@ -75,12 +75,12 @@ def open_gguf(model: str | Path, cache: Path) -> Path:
     file = Path(model).expanduser()
     key = package.sha256 if package else _sha256_of(file, cache)
     folder = cache / key
-    if _is_whole(folder):
+    if is_whole(folder):
         return folder
     _need_reader()
     parts = _locate(package, str(model)) if package else [file]
     with durable.storing(cache, "can't be written", _ADVICE), _alone(folder):
-        if not _is_whole(folder):  # another process may have made it meanwhile
+        if not is_whole(folder):  # another process may have made it meanwhile
             _make(parts, str(model), key, folder)
     return folder
 
@@ -147,7 +147,7 @@ def _reading(file: Path) -> Generator[None]:
 # ---- the folder ----
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether every file is there in its size: what was renamed into place was synced before."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -42,7 +42,8 @@ class LanguageHead:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[T, D] -> float32 [T, V]."""
-        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), self.bias).float()
+        bias = self.bias.to(hidden.dtype) if self.bias is not None else None
+        logits = torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias).float()
         logits = logits * self.scale if self.scale != 1.0 else logits
         return torch.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
 
@@ -50,7 +51,7 @@ class LanguageHead:
 def target_loss_sum(hidden: Tensor, head: LanguageHead, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Σ_t w_t · −log p(target_t), in nats: hidden [T, D], targets int64 [T], weights [T] -> scalar with gradients."""
     if not len(targets):
-        return hidden.sum() * 0.0
+        return hidden.sum() * 0.0 + head.weight[0].sum() * 0.0  # no target teaches nothing, but backward may be called
     return _TargetLoss.apply(hidden, head.weight, head.bias, head, targets, weights)  # type: ignore[return-value]
 
 

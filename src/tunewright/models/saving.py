@@ -24,6 +24,7 @@ from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, load_saved
 from tunewright.models.quiet import quiet
+from tunewright.models.writers import kind_of_model, probe_logits
 
 TOLERANCE = 1e-5  # fp32: GEMM rows change their last bits with the shape of a batch
 
@@ -42,7 +43,7 @@ def save_model(
     folder: Path,
     *,
     base: BaseModel,
-    labels: LabelSpec,
+    labels: LabelSpec | None,
     max_length: int,
     truncate: str,
     check: Callable[[Path], None] = lambda written: None,
@@ -56,6 +57,7 @@ def save_model(
             if hasattr(model, "peft_config"):
                 _save_adapter(model, writing, base)
             else:
+                settle_generation(model)
                 model.save_pretrained(str(writing))
             _save_tokenizer(tokenizer, writing, max_length, truncate)
         check(writing)
@@ -91,7 +93,21 @@ def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
         config.base_model_name_or_path, config.revision = own
     _drop_readme(folder)
     _sort_lists(folder / "adapter_config.json")
-    model.get_base_model().config.save_pretrained(str(folder))
+    inner = model.get_base_model()
+    if kind_of_model(model) and inner.config.architectures != [type(inner).__name__]:
+        inner.config.architectures = [type(inner).__name__]  # PEFT has no word for a model that fills gaps
+    inner.config.save_pretrained(str(folder))
+
+
+def settle_generation(model: Any) -> None:
+    """transformers loads a generation config that names a temperature without sampling, and refuses to save it."""
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        settings.do_sample = True  # what its author meant
 
 
 def _drop_readme(folder: Path) -> None:
@@ -138,9 +154,10 @@ def verify_saved(forward: Forward, folder: Path, probe: Sequence[list[int]]) -> 
     """
     reloaded = Forward(load_saved(folder).model)
     reloaded.compute_in(forward.precision)
+    answers = probe_logits if kind_of_model(forward.model) else predict_logits
     with _on_cpu(forward.model):
-        expected = predict_logits(forward, probe)
-    found = predict_logits(reloaded, probe)
+        expected = answers(forward, probe)
+    found = answers(reloaded, probe)
     difference = float(np.abs(expected - found).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ModelError(
@@ -149,7 +166,7 @@ def verify_saved(forward: Forward, folder: Path, probe: Sequence[list[int]]) -> 
     if hasattr(reloaded.model, "peft_config") and _was_trained(folder):
         with reloaded.model.disable_adapter():
             _keep_trained_head(reloaded.model)
-            without = predict_logits(reloaded, probe)
+            without = answers(reloaded, probe)
         if np.array_equal(found, without):
             raise ModelError(
                 "the saved adapter changes nothing: it is dead; if training.learning_rate is high, lower it",

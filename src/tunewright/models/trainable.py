@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewright.errors import ModelError, did_you_mean
 from tunewright.models import architectures
 from tunewright.models.heads import head_modules, is_in
+from tunewright.models.writers import kind_of_model
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,20 @@ class Trainable:
 
     model: Any
     report: TrainableReport
+    said: tuple[str, ...] = ()
 
 
 def choose(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Trainable:
-    """Freeze and wrap. Raises ModelError when targets or layers don't exist in this model."""
+    """Freeze and wrap. Raises ModelError when targets or layers don't exist in this model.
+
+    `head`: the modules that learn whole. A language model's `head` is its output layer, besides.
+    """
+    said: tuple[str, ...] = ()
     if spec.last_layers is not None:
         _check_layers(model, spec.last_layers)
+    if spec.method == "head" and kind_of_model(model):
+        said = _give_own_head(model)
+        head = (*head, _output_name(model))
     if spec.method == "lora":
         model = _with_adapters(model, spec, head)
     else:
@@ -63,7 +72,37 @@ def choose(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Trainable:
             inside = _layer_of(model, name)
             learns = spec.last_layers is None or (inside is not None and inside >= lowest)
             parameter.requires_grad_(is_in(name, head) or (spec.method == "full" and learns))
-    return Trainable(model, report(model))
+    return Trainable(model, report(model), said)
+
+
+# ---- the head of a language model ----
+
+
+def _output_name(model: Any) -> str:
+    """Dotted name of the layer that turns a hidden state into words."""
+    output = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is output)
+
+
+def _give_own_head(model: Any) -> tuple[str, ...]:
+    """An output layer of its own where it is tied to the embedding, which would learn along. Says what it costs."""
+    output = model.get_output_embeddings()
+    if output.weight is not model.get_input_embeddings().weight:
+        return ()
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"the head of this {model.config.model_type} model is its embedding, which learns with the layers; "
+            "use lora or full",
+            field="trainable.method",
+        )
+    for name, parameter in list(output.named_parameters(recurse=False)):  # a bias is tied as well
+        setattr(output, name, nn.Parameter(parameter.detach().clone()))
+    model.config.tie_word_embeddings = False
+    size = output.weight.numel()
+    return (
+        f"head: the output layer gets its own copy of the embedding and learns alone; the saved model grows by "
+        f"{size:,} parameters ({4 * size / 1e6:,.0f} MB)",
+    )
 
 
 def lora_arithmetic(d: int, k: int, rank: int) -> int:
@@ -127,22 +166,25 @@ def _first_layer(model: Any, last_layers: int | None) -> int:
 # ---- adapters ----
 
 
+PEFT_TASKS = {None: "SEQ_CLS", "causal": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "masked": None}
+
+
 def _with_adapters(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     targets = _targets(model, spec, head)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=PEFT_TASKS[kind_of_model(model)],
         # GPT-2 stores its weights transposed.
         fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
         r=spec.rank,
         lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
         lora_dropout=spec.dropout,
         target_modules=targets,
-        modules_to_save=list(head),
+        modules_to_save=list(head) or None,
     )
     wrapped: Any = get_peft_model(model, config)
-    wrapped.peft_config["default"].modules_to_save = list(head)  # PEFT adds suffixes that also match elsewhere
+    wrapped.peft_config["default"].modules_to_save = list(head) or None  # PEFT adds suffixes that also match elsewhere
     return wrapped
 
 
@@ -158,6 +200,9 @@ def _targets(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> list[str
         chosen = [name for name in linear if not described or _layer_of(model, f"{name}.weight") is not None]
     for target in spec.targets if isinstance(spec.targets, list) else []:
         matches = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if kind_of_model(model) and target == _output_name(model):
+            says = f'"{target}" gives the words and takes no adapter; method head trains it'
+            raise ModelError(says, field="trainable.targets")
         if not matches:
             raise _unknown_target(target, linear)
         chosen += matches
@@ -167,11 +212,12 @@ def _targets(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> list[str
 
 
 def _linear_layers(model: Any, head: tuple[str, ...]) -> list[str]:
-    """Full names, the head's own left out: the head learns whole."""
+    """Full names. Left out are the head's own, which learn whole, and what gives the words: often the embedding."""
+    output = model.get_output_embeddings() if kind_of_model(model) else None
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head)
+        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head) and module is not output
     ]
 
 

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from tunewright.data.batching import Batch, Examples, Texts
+from tunewright.data.batching import Batch, Examples, Texts, WrittenExamples
 from tunewright.learning.gradients import Objective
 from tunewright.models.boundary import keeps_one_vector
 from tunewright.models.forward import Boundary, Forward, in_evaluation
 from tunewright.planning.memory import in_training
 
 LONGEST_COUNTED = 48  # tokens; a polynomial needs no long text
+SHARE_COUNTED_ON = 256  # examples
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,21 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
     device = next(forward.model.parameters()).device
     label = torch.from_numpy(np.ascontiguousarray(dataset.labels[[longest]])).to(device)
     sizes = sorted({max(1, len(ids) // 4), max(1, len(ids) // 2), len(ids)})
-    batches = [Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest])) for n in sizes]
+    marks = _marks(dataset, len(ids), device)
+    batches = [
+        Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest]), None if marks is None else marks[:n])
+        for n in sizes
+    ]
 
     def train(batch: Batch) -> None:
         objective.loss_of(forward, batch, zeros(forward, batch.texts, k)).backward()
 
     def score(batch: Batch) -> None:
         with torch.no_grad(), in_evaluation(forward.model):
-            forward.logits(batch.texts, zeros(forward, batch.texts, k))
+            if marks is None:
+                forward.logits(batch.texts, zeros(forward, batch.texts, k))
+            else:
+                objective.loss_of(forward, batch, zeros(forward, batch.texts, k))
 
     def cache(batch: Batch) -> None:
         with torch.no_grad(), in_evaluation(forward.model):
@@ -70,6 +78,17 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
     with undisturbed(forward.model):
         counted = [_work(step, batches, sizes) for step in (train, score, *([cache] if k else []))]
     return Works(*counted, *([] if k else [Work()]))
+
+
+def _marks(dataset: Examples, length: int, device: torch.device) -> torch.Tensor | None:
+    """Targets, bool [length], spread evenly in the share that they have: a language model's head runs there alone."""
+    if not isinstance(dataset, WrittenExamples):
+        return None
+    some = range(min(SHARE_COUNTED_ON, len(dataset.labels)))
+    targets = np.concatenate([dataset.is_target(i) for i in some])
+    share = max(float(targets.mean()), 1 / length)
+    places = torch.arange(length, device=device)
+    return ((places + 1) * share).floor() > (places * share).floor()
 
 
 @contextlib.contextmanager

@@ -17,9 +17,11 @@ import torch
 
 from tunewright.data.batching import cut_by_tokens, epoch_steps, lay_end_to_end
 from tunewright.data.tokenizing import TokenizedDataset
+from tunewright.data.written_tokens import WrittenDataset
 from tunewright.learning.gradients import Budget, Objective, Training, step_gradient
 from tunewright.models.boundary import BATCH_TOKENS, BoundaryCache, keeps_one_vector
 from tunewright.models.forward import Forward, in_evaluation
+from tunewright.models.likelihoods import target_likelihoods
 from tunewright.models.inference import MAX_TOKENS, predict_logits
 from tunewright.planning.counting import undisturbed
 from tunewright.planning.memory import memory_held
@@ -85,8 +87,11 @@ def probe(
     found = Probe(held_bytes=memory_held(device))
 
     def score(indices: np.ndarray) -> None:
-        texts, cache = [validation.tokens(int(i)) for i in indices], _stand_in(forward, validation.lengths[indices], k)
-        predict_logits(forward, texts, cache=cache, runtime=alone)
+        cache, part = _stand_in(forward, validation.lengths[indices], k), validation.subset(indices)
+        if isinstance(part, WrittenDataset):
+            target_likelihoods(forward, part, cache=cache, runtime=alone)
+        else:
+            predict_logits(forward, [part.tokens(i) for i in range(len(part))], cache=cache, runtime=alone)
 
     def step(indices: np.ndarray) -> None:
         training, budget = Training(train, train.lengths, train_cache), Budget(micro_batch_tokens)

@@ -16,8 +16,19 @@ import yaml
 from tunewright.data.hub_datasets import is_hub_id
 from tunewright.data.reading import is_data_file
 from tunewright.evaluation import wording
-from tunewright.evaluation.record import Answer, Record, before_and_after, mapping, number, numbers, read_record, text
+from tunewright.evaluation.record import (
+    Answer,
+    Record,
+    before_and_after,
+    mapping,
+    number,
+    numbers,
+    read_record,
+    text,
+    written_samples,
+)
 from tunewright.models import packaged
+from tunewright.serving import writer_card
 
 # What the Hub calls our metrics, where it has a word.
 HUB_METRICS = {
@@ -27,8 +38,12 @@ HUB_METRICS = {
     "mcc": "matthews_correlation",
     "pearson": "pearsonr",
     "spearman": "spearmanr",
+    "rouge_1": "rouge",
+    "rouge_2": "rouge",
+    "rouge_l": "rouge",
 }
 EXAMPLE = "It was good."
+LONGEST = 300  # characters of a text in a table
 
 
 def model_card(run_folder: Path, repo_id: str | None = None) -> str:
@@ -39,11 +54,13 @@ def model_card(run_folder: Path, repo_id: str | None = None) -> str:
         "Results": _results(record),
         "Each epoch": _epochs(record),
         "Before and after": _prompts(record),
+        "Prompt template": writer_card.template_section(record) if record.writes else "",
         "Use": _fenced("python", quick_start(record, name)),
         "Data": _data(record),
         "Recipe": _fenced("yaml", public_recipe(record)),
         "Made with": _environment(record),
         "Limits": _limits(record),
+        "Terms": writer_card.TERMS.get(text(_license(record)), ""),
     }
     head = yaml.safe_dump(metadata(record, name), sort_keys=False, allow_unicode=True)
     page = [
@@ -80,22 +97,37 @@ def _parsed(recipe: str) -> object:
 
 def metadata(record: Record, name: str) -> dict[str, Any]:
     """Keys of the Hub's model card metadata."""
-    model = _model(record)
-    relation, base = "adapter" if _is_adapter(record) else "finetune", text(model.get("hub_id"))
-    known = packaged.by_hub_id(base)
+    relation, base = "adapter" if _is_adapter(record) else "finetune", _base_id(record)
     types = dict.fromkeys(HUB_METRICS.get(metric, metric) for metric, _ in _shown(record))
     facts = {
         "base_model": base,
         "base_model_relation": relation if base else None,
         "library_name": "peft" if relation == "adapter" else "transformers",
-        "pipeline_tag": "text-classification",
-        "license": packaged.PACKAGED[known].license if known else None,
+        "pipeline_tag": _pipeline(record),
+        "license": _license(record),
         "datasets": list(dict.fromkeys(name.partition(":")[0] for name in _hub_data(record))),
         "metrics": [metric for metric in types if metric not in ("loss", "ece")],
         "tags": _tags(relation, base),
         "model-index": [{"name": name, "results": [_result(record)]}] if record.metrics else None,
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _pipeline(record: Record) -> str:
+    return writer_card.PIPELINES[writer_card.writer_kind(record)] if record.writes else "text-classification"
+
+
+def _base_id(record: Record) -> str:
+    """The base's Hub id; of a packaged GGUF file, where the file comes from."""
+    package = writer_card.gguf_package(record)
+    return package.hub_id if package else text(_model(record).get("hub_id"))
+
+
+def _license(record: Record) -> str | None:
+    """Of a packaged base; another one's is its author's to name."""
+    package = writer_card.gguf_package(record)
+    known = packaged.by_hub_id(_base_id(record))
+    return package.license if package else packaged.PACKAGED[known].license if known else None
 
 
 def _tags(relation: str, base: str) -> list[str]:
@@ -109,7 +141,7 @@ def _tags(relation: str, base: str) -> list[str]:
 
 def _result(record: Record) -> dict[str, Any]:
     return {
-        "task": {"type": "text-classification"},
+        "task": {"type": _pipeline(record)},
         "dataset": {"name": "held-out rows of the author's own data", "type": "private", "split": "validation"},
         "metrics": [
             {"type": HUB_METRICS.get(metric, metric), "name": wording.metric_name(metric), "value": round(value, 6)}
@@ -123,9 +155,12 @@ def _result(record: Record) -> dict[str, Any]:
 
 def _opening(record: Record) -> str:
     model, labels = _model(record), ", ".join(_plain(label) for label in record.labels)
-    base = text(model.get("hub_id")) or _last_part(text(model.get("name")))
+    base = _base_id(record) or _last_part(text(model.get("name")))
+    does = f"Reads a text and answers {f'one of: {labels}' if record.kind == 'single' else labels or 'a number'}"
+    if record.writes:
+        does = writer_card.OPENINGS[writer_card.writer_kind(record)]
     return (
-        f"Reads a text and answers {f'one of: {labels}' if record.kind == 'single' else labels or 'a number'}. "
+        f"{does}. "
         f"Fine-tuned from {_plain(base)} with method {_plain(text(model.get('method')))}: "
         f"{wording.count(model.get('trainable'))} of {wording.count(model.get('parameters'))} parameters were trained "
         f"({wording.percent(model.get('trainable_fraction'))})."
@@ -170,9 +205,25 @@ def _has(rows: Iterable[dict[str, Any]], name: str) -> bool:
 
 
 def _prompts(record: Record) -> str:
+    if record.writes:
+        return _written(record)
     found = before_and_after(record.samples)
     rows = [(_plain(prompt), _said(before), _said(after)) for prompt, (before, after) in found.items()]
     return _table(("text", "before", "after"), rows) if rows else ""
+
+
+def _written(record: Record) -> str:
+    """Prompts with what was written for them, each cut to a line that a table can hold."""
+    samples = written_samples(record.samples)
+    rows = [[_shown_text(words) for words in (one.prompt, one.before, one.after)] for one in samples]
+    return _table(("prompt", "before", "after"), rows) if rows else ""
+
+
+def _shown_text(words: str | None) -> str:
+    if words is None:
+        return wording.NOTHING
+    plain = " ".join(words.split())
+    return _plain(plain if len(plain) <= LONGEST else plain[: LONGEST - 2].rstrip() + " …")
 
 
 def _said(answers: Sequence[Answer]) -> str:
@@ -182,6 +233,11 @@ def _said(answers: Sequence[Answer]) -> str:
 
 def quick_start(record: Record, name: str) -> str:
     """Python that runs as it stands, with nothing of ours."""
+    model = _model(record)
+    base = text(model.get("hub_id")) or f"path/to/{_last_part(text(model.get('name')))}"
+    if record.writes:
+        at = text(model.get("revision")) or None
+        return writer_card.quick_start(record, name, base, at, _is_adapter(record))
     if not _is_adapter(record):
         every = ", top_k=None" if record.kind == "multi" else ""
         return (
@@ -189,8 +245,6 @@ def quick_start(record: Record, name: str) -> str:
             f'classify = pipeline("text-classification", model={_quoted(name)})\n'
             f"print(classify({_quoted(EXAMPLE)}, truncation=True{every}))"
         )
-    model = _model(record)
-    base = text(model.get("hub_id")) or f"path/to/{_last_part(text(model.get('name')))}"
     revision = f", revision={_quoted(text(model.get('revision')))}" if model.get("revision") else ""
     answer = {
         "single": "config.id2label[int(logits.argmax())], float(logits.softmax(-1).max())",
@@ -239,7 +293,10 @@ def _limits(record: Record) -> str:
     lines = [
         "The figures hold for texts like those of its data; on other texts nothing was measured."
         + (chosen if kept else ""),
-        "It answers for every text, also where no answer fits; its probabilities are estimates.",
+        "It writes something for every prompt, also where it knows nothing; what it writes can be wrong."
+        if record.writes
+        else "It answers for every text, also where no answer fits; its probabilities are estimates.",
+        _plain(text(record.forgetting.get("words"))),
         _plain(text(record.run.get("overfitting"))),
     ]
     return "\n".join(f"- {line}" for line in lines if line)

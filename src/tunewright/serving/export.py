@@ -12,13 +12,15 @@ from typing import Literal
 import numpy as np
 from safetensors import SafetensorError
 
+from tunewright.data.written import PROMPT_FORMAT
 from tunewright.errors import MachineError, ModelError, TunewrightError, UsageError
 from tunewright.models import packaged
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import load_saved
 from tunewright.models.quiet import quiet
-from tunewright.models.saving import rewrite_adapter_base
+from tunewright.models.saving import rewrite_adapter_base, settle_generation
+from tunewright.models.writers import probe_logits
 from tunewright.scanning.models import copy_model, scan_model
 
 TOLERANCE = 1e-4  # fp32, relative to the largest logit: merging adds the same numbers in another order
@@ -71,15 +73,25 @@ def _check(model_folder: Path, to: str, target: Path) -> bool:
 def _merge(model_folder: Path, folder: Path) -> None:
     """One model without PEFT, equal to the two parts."""
     loaded = load_saved(model_folder)
-    probe = _probe(loaded.model.config.vocab_size, loaded.max_length)
-    before = predict_logits(Forward(loaded.model), probe)
+    probe = _probe(loaded.model.get_input_embeddings().weight.shape[0], loaded.max_length)
+    answers = probe_logits if loaded.labels is None else predict_logits
+    before = answers(Forward(loaded.model), probe)
     with quiet():
-        loaded.model.merge_and_unload().save_pretrained(str(folder))
+        merged = loaded.model.merge_and_unload()
+        settle_generation(merged)
+        merged.save_pretrained(str(folder))
         loaded.tokenizer.save_pretrained(str(folder))
-    after = predict_logits(Forward(load_saved(folder).model), probe)
+    _keep_format(model_folder, folder)
+    after = answers(Forward(load_saved(folder).model), probe)
     difference = float(np.abs(before - after).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(before).max())):
         raise ModelError(f"the merged model answers differently (by {difference:.2g})", where=str(model_folder))
+
+
+def _keep_format(model_folder: Path, folder: Path) -> None:
+    """How prompts are made goes where the model goes."""
+    if (model_folder / PROMPT_FORMAT).is_file():
+        shutil.copy2(model_folder / PROMPT_FORMAT, folder / PROMPT_FORMAT)
 
 
 def _probe(vocabulary: int, max_length: int | None) -> list[list[int]]:

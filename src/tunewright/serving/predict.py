@@ -70,7 +70,13 @@ class Predictor:
     @classmethod
     def load(cls, model: Path | str, device: str = "auto", *, weights: Path | None = None) -> Predictor:
         """From a model or adapter folder or a Hub id; `weights`: a checkpoint folder of the same run, put on top."""
-        loaded = load_saved(model, _device(device))
+        return cls.of(load_saved(model, which_device(device)), weights=weights)
+
+    @classmethod
+    def of(cls, loaded: Loaded, *, weights: Path | None = None) -> Predictor:
+        """What was loaded. Raises ModelError where it has no labels."""
+        if loaded.labels is None:
+            raise ModelError("this model writes text and knows no labels; tunewright.load gives what it can do")
         if weights is not None:
             check_headers(weights)
             load_weights(loaded.model, load_file(weights / "weights.safetensors"))
@@ -83,16 +89,16 @@ class Predictor:
         check_headers(run_folder)
         summary = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
         tuned = load_saved(run_folder / "model")
-        path = summary["model"]["path"]
-        base = BaseModel(path, path, "folder") if Path(path).is_dir() else _elsewhere(summary, run_folder)
-        loaded = load_base(base, tuned.labels, seed=0)
+        assert tuned.labels is not None  # a model that writes has no untrained head: `Writer.untrained`
+        loaded = load_base(base_of_run(summary, run_folder), tuned.labels, seed=0)
         load_weights(loaded.model, load_file(run_folder / "untrained.safetensors"))
-        loaded.model.to(_device(device)).eval()
+        loaded.model.to(which_device(device)).eval()
         return cls._of(Loaded(loaded.model, tuned.tokenizer, tuned.labels, max_length=tuned.max_length,
                               truncate=tuned.truncate))  # fmt: skip
 
     @classmethod
     def _of(cls, loaded: Loaded) -> Predictor:
+        assert loaded.labels is not None
         forward = Forward.checked(loaded.model)
         return cls(
             loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), cast(Side, loaded.truncate), forward
@@ -129,7 +135,8 @@ class Predictor:
         return Prediction(self.labels.names[int(shares.argmax())], named)
 
 
-def _device(device: str) -> str:
+def which_device(device: str) -> str:
+    """The device that `auto` means here; any other as it is."""
     import torch
 
     if device != "auto":
@@ -151,9 +158,11 @@ def _longest(loaded: Loaded) -> int:
     return min(loaded.max_length or positions, positions)
 
 
-def _elsewhere(summary: Mapping[str, Any], run_folder: Path) -> BaseModel:
-    """The base of a run that was made on another machine: by its name."""
+def base_of_run(summary: Mapping[str, Any], run_folder: Path) -> BaseModel:
+    """The base that a run.json names: where it was, or by its name, when the run was made on another machine."""
     model = summary["model"]
+    if Path(model["path"]).is_dir():
+        return BaseModel(model["path"], model["path"], "folder")
     try:
         return resolve_base(model["hub_id"] or model["name"], model["revision"], run_folder.parent)
     except (ModelError, OSError) as error:
@@ -162,17 +171,21 @@ def _elsewhere(summary: Mapping[str, Any], run_folder: Path) -> BaseModel:
 
 def _text(row: Row, column: str) -> str:
     """The row's text, once it is sure that the row can be answered."""
-    for name in ANSWER:
-        if name in row.values:
-            raise DataError(
-                f'there is a column "{name}" already, which the answer would replace; rename or remove it',
-                where=row.where,
-                field=name,
-            )
+    refuse_taken(row, ANSWER)
     text = text_of(row, column)
     if not text:
         raise DataError("the text is empty; remove the row or fill it in", where=row.where, field=column)
     return text
+
+
+def refuse_taken(row: Row, names: Sequence[str]) -> None:
+    """DataError where the row has one of these columns already."""
+    for name in (name for name in names if name in row.values):
+        raise DataError(
+            f'there is a column "{name}" already, which the answer would replace; rename or remove it',
+            where=row.where,
+            field=name,
+        )
 
 
 # ---- files ----
@@ -185,11 +198,16 @@ def predict_file(predictor: Predictor, source: Path | str, target: Path | str, t
     file appears whole or not at all.
     """
     check_target(target, source)
-    rows, column = _opened(source, text)
+    rows, column = _rows_and_column(source, text)
     return write_rows(predictor.stream(rows, column), target)
 
 
-def _opened(source: Path | str, text: str) -> tuple[Iterable[Row], str]:
+def rows_of(source: Path | str) -> Iterable[Row]:
+    """The rows of a file, or of JSON Lines on stdin."""
+    return json_line_rows(sys.stdin.buffer, "stdin") if str(source) == STANDARD else open_file(Path(source)).rows()
+
+
+def _rows_and_column(source: Path | str, text: str) -> tuple[Iterable[Row], str]:
     """Rows and the name of the text column; stdin is read once, so its first row decides."""
     if str(source) != STANDARD:
         opened = open_file(Path(source))
@@ -198,12 +216,12 @@ def _opened(source: Path | str, text: str) -> tuple[Iterable[Row], str]:
     first = next(rows, None)
     if first is None:
         raise DataError("is empty; expected one JSON object per line", where="stdin")
-    column = find_columns(_Seen([first]), text, need_label=False).text
+    column = find_columns(Seen([first]), text, need_label=False).text
     return itertools.chain([first], rows), column
 
 
 @dataclass
-class _Seen:
+class Seen:
     """Rows already read, as a source for guessing columns."""
 
     seen: list[Row]

@@ -1,0 +1,21 @@
+"""As many digits as a metric needs. Imports nothing, so that a command's help can wait for nothing either."""
+
+from __future__ import annotations
+
+import math
+
+
+def metric_digits(value: float, name: str) -> str:
+    """Perplexity has no upper end, BLEU and chrF run to 100, everything else gets three decimals."""
+    if name == "perplexity":
+        return perplexity(value)
+    return f"{value:.1f}" if name in ("bleu", "chrf") else f"{value:.3f}".replace("-0.000", "0.000")
+
+
+def perplexity(value: float) -> str:
+    """Three digits, or all before the point."""
+    if not math.isfinite(value):
+        return "∞"
+    if value >= 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
