@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file
 
-from tests import tiny, whole
+from tests import tiny, whole, writing
 from tunewright.errors import MachineError
 from tunewright.recipe import Recipe
 from tunewright.runs import Run
@@ -99,6 +99,7 @@ class Seen:
     judgement: Any  # evaluation.json
     best: Any  # step and value
     before: Any
+    forgetting: Any
     checkpoints: list[str]
     id: str
     tokens: int  # of both parts
@@ -173,6 +174,7 @@ def _look(run: Run, watching: Watching) -> Seen:
         judgement=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
         best={key: summary["best"][key] for key in ("step", "value")},
         before=summary["comparison"] and summary["comparison"]["before"],
+        forgetting=summary["forgetting"],
         checkpoints=sorted(path.name for path in (folder / "checkpoints").iterdir()),
         id=summary["id"].split("-", 2)[2],
         tokens=summary["data"]["train_tokens"] + summary["data"]["validation_tokens"],
@@ -212,6 +214,34 @@ class Case:
 
 LEARNED = "weights predictions curve"
 FULL = {"trainable.method": "full", "trainable.rank": "auto"}
+
+
+@cache
+def written_file() -> str:
+    """Prompts with a completion, another that could be learnt as well, and two accepted answers."""
+    path = whole.scratch() / "fields-written.jsonl"
+    made = [
+        {"prompt": row["film"], "completion": row["verdict"], "reply": f"a {row['verdict']} film",
+         "accepted": [row["verdict"], "really"]}
+        for row in writing.rows(24)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    return str(path)
+
+
+WRITING: dict[str, Any] = {
+    "task": "generate",
+    "model": str(writing.base()),
+    "data.train": written_file(),
+    "data.validation": written_file(),
+    "data.text": "auto",
+    "data.label": "auto",
+    "data.max_length": 32,
+    "evaluation.prompts": [],
+    "evaluation.max_new_tokens": 4,
+    "evaluation.generate_rows": 4,
+    "evaluation.retain": "none",
+}
 CASES: dict[str, Case] = {
     "model": Case(lambda: base("distilbert"), LEARNED),
     "name": Case("other", "id", spares=LEARNED),
@@ -255,6 +285,13 @@ CASES: dict[str, Case] = {
     "evaluation.before": Case(False, "curve before", spares="weights order"),
     "evaluation.prompts": Case(["a really good film"], "samples", spares=f"{LEARNED} judgement"),
     "evaluation.bootstrap_samples": Case(200, "judgement", spares=f"{LEARNED} best"),
+    "evaluation.retain": Case("general", "forgetting", spares=f"{LEARNED} best"),
+    "evaluation.generate_rows": Case(2, "predictions judgement", spares="weights order", under=WRITING),
+    "evaluation.max_new_tokens": Case(1, "predictions samples", spares="weights order", under=WRITING),
+    "data.template": Case("the {prompt} was {completion}", f"{LEARNED} tokens", spares="order", under=WRITING),
+    "data.completion": Case("reply", f"{LEARNED} tokens", under=WRITING),
+    "data.references": Case("accepted", "predictions", spares="weights order", under=WRITING),
+    "data.learn": Case("all", "weights curve", spares="order tokens", under=WRITING),
 }
 ELSEWHERE = {"task", "revision", "data.revision", "training.device"}  # each has a test of its own below
 
@@ -292,6 +329,7 @@ CHOICES: dict[str, tuple[list[Any], Mapping[str, Any]]] = {
     "training.class_weights": ([None, "balanced", {"positive": 3.0}], {}),
     "training.precision": (["fp32", "bf16"], {}),
     "evaluation.keep": (["best", "last"], {}),
+    "data.learn": (["completion", "all"], WRITING),  # assistant: of conversations, in test_segments
 }
 
 
@@ -306,7 +344,8 @@ def test_every_list_of_words_is_looked_at():
     """A new word for a setting needs a look as well."""
     several = {path: choices(declared.annotation) for path, declared in SETTINGS.items()}
     listed = {path: {word for word in words if isinstance(word, str)} for path, (words, _) in CHOICES.items()}
-    elsewhere = {"training.device", "evaluation.metric"}
+    listed["data.learn"].add("assistant")
+    elsewhere = {"task", "training.device", "evaluation.metric"}
     for path, words in several.items():
         if path in listed:
             assert words == listed[path], path
@@ -324,7 +363,8 @@ def test_no_two_choices_are_the_same(path: str):
 
 METRICS = choices(SETTINGS["evaluation.metric"].annotation)
 OF_NUMBERS = {"rmse", "mae", "pearson", "spearman"}
-LOWER = {"loss", "ece", "rmse", "mae"}
+OF_TEXT = {"perplexity", "token_accuracy", "exact_match", "f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf"}
+LOWER = {"loss", "ece", "rmse", "mae", "perplexity"}
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
@@ -335,6 +375,8 @@ def test_each_metric_decides_by_its_own_value(metric: str):
         under |= {"data.label": "stars", "data.labels": "number"}
     elif metric == "micro_f1":
         under |= {"data.label": "topics"}
+    elif metric in OF_TEXT:
+        under |= WRITING
     run = run_of(**under, **{"evaluation.metric": metric, "evaluation.keep": "best"})
     scored = [(row[f"validation/{metric}"], row["step"]) for row in run.curve if f"validation/{metric}" in row]
     best = min(scored, key=lambda row: (row[0] if metric in LOWER else -row[0], row[1]))
@@ -344,9 +386,13 @@ def test_each_metric_decides_by_its_own_value(metric: str):
 # ---- what can't be shown by a pair of runs here ----
 
 
-def test_there_is_one_task():
-    """A second word for `task` needs a CASE."""
-    assert choices(SETTINGS["task"].annotation) == {"classify"}
+def test_each_task_learns_something_else():
+    """The same rows, read three ways."""
+    assert choices(SETTINGS["task"].annotation) == {"classify", "generate", "continue"}
+    plain = {"task": "continue", "data.text": "prompt", "evaluation.generate_rows": "auto"}
+    judged = [run_of(**WRITING).judgement, run_of(**WRITING | plain).judgement, run_of().judgement]
+    assert ["exact_match" in one["metrics"] for one in judged] == [True, False, False]
+    assert ["perplexity" in one["metrics"] for one in judged] == [True, True, False]
 
 
 def test_device():

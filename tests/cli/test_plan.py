@@ -63,3 +63,28 @@ def test_what_does_not_fit_ends_with_5_after_the_whole_plan(folder, tunewright, 
 def test_nothing_to_plan(folder, tunewright):
     code, _, err = tunewright("plan")
     assert code == 2 and err.startswith("error[usage] nothing to plan; give a recipe")
+
+
+def test_a_plan_for_writing(folder, tunewright):
+    from tests.data.test_examining import write
+    from tests.data.test_written_examining import pairs
+    from tests.models.made_writers import save_writer
+
+    model = save_writer("gpt2", folder / "gpt2")
+    write(folder / "a.jsonl", pairs())
+    code, out, err = tunewright(
+        "plan", "a.jsonl", "--task", "generate", "--model", str(model), "--template", "{question} {answer}",
+        "-s", "data.max_length=32", "-s", "training.threads=1", "-s", "training.precision=fp32", "--no-probe",
+    )  # fmt: skip
+    assert code == 0, err
+    shown = " ".join(out.split())
+    for words in ("format template · the completion is learnt · at most 32 tokens", "data.template {question} {answer}",
+                  "data.learn completion · what rows of this format are for", "evaluation.max_new_tokens"):  # fmt: skip
+        assert words in shown, words
+    assert "data.labels" not in out and "training.class_weights" not in out  # of another task
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_settings_of_other_tasks_are_left_out(folder, tunewright):
+    _, out, _ = plan(tunewright, "--no-probe")
+    assert "data.template" not in out and "training.class_weights" in out

@@ -53,6 +53,29 @@ def test_init_for_data_of_ones_own(here, tunewright):
     assert not Path("project/reviews.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "task", "words"),
+    [
+        ('{"question": "What is %d?", "answer": "It is %d."}', "generate", "template question-answer"),
+        (
+            '{"messages": [{"role": "user", "content": "%d?"}, {"role": "assistant", "content": "%d."}]}',
+            "generate",
+            "mess",
+        ),
+        ('{"text": "Once upon a time %d times %d"}', "continue", "plain text"),
+    ],
+)
+def test_init_for_data_that_a_model_is_to_write(here, tunewright, row, task, words):
+    Path("my.jsonl").write_text("".join(f"{row % (i, i)}\n" for i in range(20)))
+    code, _, err = tunewright("init", "project", "--data", "my.jsonl")
+    assert code == 0, err
+    recipe = load_recipe(Path("project/tunewright.yaml"))
+    assert (recipe.task, recipe.model, recipe.data.template) == (task, "gemma3-270m", None)
+    assert Path(recipe.data.train).resolve() == (here / "my.jsonl").resolve()
+    assert words in Path("project/tunewright.yaml").read_text()
+    assert recipe.data.text == ("text" if task == "continue" else "auto")
+
+
 def test_init_overwrites_nothing(here, tunewright):
     Path("tunewright.yaml").write_text("mine")
     Path("reviews.jsonl").write_text("mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tunewright.cli.tables import epoch_heading, epoch_line, epoch_row, metric_w
 from tunewright.cli.written_tables import METRICS, block, metric_lines, sample_lines
 from tunewright.evaluation import texts
 from tunewright.evaluation.compare import compare_runs
+from tunewright.evaluation.digits import metric_digits
 from tunewright.evaluation.record import Sample
 
 
@@ -30,9 +32,9 @@ def summary(folder: Path) -> dict:
 
 EPOCHS = """\
  epoch train loss validation loss perplexity exact match    F1 ROUGE-L     time
-     0        –           3.336         28.1       0.000 0.000   0.000
-     1    2.600           2.686 ▼       17.9       0.308 0.308   0.308
-     2    2.000 ▼         2.036 ▼       7.66       0.617 0.617   0.617 ★"""
+     0        –           3.398         29.9       0.000 0.000   0.000
+     1    2.600           2.748 ▼       19.0       0.308 0.308   0.308
+     2    2.000 ▼         2.098 ▼       8.15       0.617 0.617   0.617 ★"""
 METRIC_TABLE = """\
                  before  after   95 % interval  change  better  worse       p
  exact match      0.000  0.617  [0.483, 0.733]  +0.617      37      0  <0.001"""
@@ -42,7 +44,7 @@ def test_the_end_of_a_run(run: Path) -> None:
     lines = results.result_lines(run, summary(run), Marks(), fit=80)
     shown = "\n".join(lines)
     assert shown.startswith(EPOCHS) and METRIC_TABLE in shown
-    assert " perplexity        28.1   7.66    [7.00, 8.43]   -20.4      60      0" in shown
+    assert " perplexity        29.9   8.15    [7.60, 8.68]   -21.8      90      0" in shown
     assert " wanted  Vientiane\n before  I don't know. What is the capital? Laos\n after   Vientiane\n" in shown
     assert " best epoch 2 of 2 (step 200): loss 2.100" in lines
     assert (
@@ -75,6 +77,12 @@ def test_a_deciding_metric_of_its_own_has_a_column() -> None:
     metrics = {f"validation/{name}": 0.5 for name in ("loss", "perplexity", "chrf", "exact_match", "f1", "rouge_l")}
     heading = epoch_heading("validation/chrf", epoch_row(1.0, metrics, "validation/chrf"))
     assert "chrF" in heading and len(heading) <= 80
+
+
+def test_digits() -> None:
+    shown = [metric_digits(x, "perplexity") for x in (1.234, 56.78, 912.3, 41234.0, 2.5e7, -23.17, math.inf)]
+    assert shown == ["1.23", "56.8", "912", "41,234", "2.5e+07", "-23.2", "∞"]
+    assert [metric_digits(12.345, name) for name in ("bleu", "chrf", "loss")] == ["12.3", "12.3", "12.345"]
 
 
 def test_classifiers_keep_their_columns() -> None:
@@ -125,9 +133,9 @@ def test_a_writer_can_be_talked_to_next(run: Path) -> None:
 
 GAINS = """\
     trained      perplexity   F1             general       change
- A  full 100 %   28.1 → 7.66  0.000 → 0.867  20.8 → 28.1  +34.9 %  forgot
- B  head 62.6 %  28.1 → 7.66  0.000 → 0.333  20.8 → 20.8   +0.0 %  kept
- C  lora 0.71 %  28.1 → 7.66  0.000 → 0.600  20.8 → 21.7   +4.1 %  forgot a little"""
+ A  full 100 %   29.9 → 8.15  0.000 → 0.867  20.8 → 28.1  +34.9 %  forgot
+ B  head 62.6 %  29.9 → 8.15  0.000 → 0.333  20.8 → 20.8   +0.0 %  kept
+ C  lora 0.71 %  29.9 → 8.15  0.000 → 0.600  20.8 → 21.7   +4.1 %  forgot a little"""
 
 
 def test_gain_and_forgetting_of_full_head_and_lora(tmp_path: Path) -> None:

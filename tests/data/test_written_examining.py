@@ -213,9 +213,10 @@ def test_control_tokens_are_said_and_what_becomes_of_them(tmp_path):
 def test_a_tokenizer_that_has_no_end(tmp_path):
     endless = bert()
     endless.eos_token = None
-    assert "can't learn to stop" in found(look(write(tmp_path / "a.jsonl", pairs()), counted=tokens(endless)))[
-        "no_end"
-    ].sentence
+    assert (
+        "can't learn to stop"
+        in found(look(write(tmp_path / "a.jsonl", pairs()), counted=tokens(endless)))["no_end"].sentence
+    )
     assert "no_end" not in found(look(write(tmp_path / "a.jsonl", pairs()), counted=tokens()))
 
 

@@ -39,9 +39,7 @@ def test_what_is_shown_is_what_training_sees(style, truncate, max_length, tmp_pa
 
 def test_context_target_and_special_are_told_apart(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
-    (row,) = shown_written(
-        open_leniently(path), encoder_of(path, gpt2(), template="Q: {question}\n\nA: {answer}"), 1
-    )
+    (row,) = shown_written(open_leniently(path), encoder_of(path, gpt2(), template="Q: {question}\n\nA: {answer}"), 1)
     text = "".join(("" if piece.glued else " ") + piece.text for piece in row.pieces)
     assert text == " Q: was the film good↵↵A: it was not <|endoftext|>"
     learnt = "".join(("" if piece.glued else " ") + piece.text for piece in row.pieces if piece.learnt)

@@ -34,21 +34,28 @@ def make_written_run(
     method: str = "lora",
     skill: float = 0.7,
     forgot: float = 0.16,
-    rows: int = 60,
+    rows: int = 90,
     answers: bool = True,
     seed: int = 0,
 ) -> Path:
-    """Write a whole run folder and return it. `skill`: share of right answers; `forgot`: more nats per token."""
-    chosen = random.Random(seed)
-    questions = [f"What is the capital of {COUNTRIES[i % 8]}? ({i})" for i in range(rows)]
-    references = [[CAPITALS[i % 8]] for i in range(rows)]
-    before = ["I don't know. What is the capital? " + COUNTRIES[i % 8] for i in range(rows)]
+    """Write a whole run folder and return it. `skill`: share of right answers; `forgot`: more nats per token.
+
+    Two of three validation rows are answered in text.
+    """
+    chosen, answered = random.Random(seed), 2 * rows // 3
+    questions = [f"What is the capital of {COUNTRIES[i % 8]}? ({i})" for i in range(answered)]
+    references = [[CAPITALS[i % 8]] for i in range(answered)]
+    before = ["I don't know. What is the capital? " + COUNTRIES[i % 8] for i in range(answered)]
     after = [refs[0] if chosen.random() < skill else "Paris" for refs in references]
-    old, new = _scores(before, references, 3.4, answers), _scores(after, references, 2.1, answers)
-    paired = texts.paired(old, new, 300)
-    intervals = {name: one.to_json() for name, one in texts.intervals(new, 300).items()}
+    pairs = [(_likely(rows, 3.4), _likely(rows, 2.1))]
+    if answers:
+        stopped = [True] * answered
+        pairs.insert(0, (texts.score_texts(before, references, stopped), texts.score_texts(after, references, stopped)))
+    old, new = (texts.joined(*side) for side in zip(*pairs, strict=True))
+    paired = {name: one for pair in pairs for name, one in texts.paired(*pair, 300).items()}
+    intervals = {name: one.to_json() for _, side in pairs for name, one in texts.intervals(side, 300).items()}
     (folder / "predictions").mkdir(parents=True)
-    judged = {"kind": "text", "num_rows": rows, "answered_rows": rows if answers else 0, "metrics": new.metrics}
+    judged = {"kind": "text", "num_rows": rows, "answered_rows": answered if answers else 0, "metrics": new.metrics}
     write_json(folder / "evaluation.json", judged | {"intervals": intervals, "notes": []})
     write_json(
         folder / "run.json",
@@ -80,11 +87,10 @@ def make_written_run(
     return folder
 
 
-def _scores(written: list[str], references: list[list[str]], nats: float, answers: bool) -> texts.TextScores:
+def _likely(rows: int, nats: float) -> texts.TextScores:
     rng = np.random.default_rng(3)
-    tokens = rng.integers(2, 9, len(written))
-    likely = texts.score_likelihoods(tokens * (nats + rng.normal(0, 0.3, len(written))), tokens, tokens // 2)
-    return texts.joined(texts.score_texts(written, references, [True] * len(written)), likely) if answers else likely
+    tokens = rng.integers(2, 9, rows)
+    return texts.score_likelihoods(tokens * (nats + rng.normal(0, 0.3, rows)), tokens, tokens // 2)
 
 
 def _paired(one: Any) -> dict[str, Any]:

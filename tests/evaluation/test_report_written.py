@@ -35,13 +35,13 @@ def test_before_and_after_stand_side_by_side_with_interval_and_chance(run: Path)
     row = f"exact match 0.000 {stored['metrics']['exact_match']:.3f} [{low:.3f}, {high:.3f}]"
     assert f"{row} +{paired['difference']:.3f} " in words
     assert f"{paired['fixed']} better, 0 worse (p < 0.001)" in words
-    assert re.search(r"perplexity 28\.1 7\.66 \[7\.00, 8\.43\] -20\.4 \[-\d", words)
+    assert re.search(r"perplexity 29\.9 8\.15 \[7\.60, 8\.68\] -21\.8 \[-23\.2, -20\.3\] 90 better", words)
 
 
 def test_the_verdict_speaks_of_perplexity_and_answers_and_what_they_cost(run: Path) -> None:
     words = Page(_page(run)).text
     assert "Better at this task, worse at general text." in words
-    assert "Perplexity 28.1 → 7.66 [7.00, 8.43] on 60 validation rows, 60 of them better, 0 worse" in words
+    assert "Perplexity 29.9 → 8.15 [7.60, 8.68] on 90 validation rows, 90 of them better, 0 worse" in words
     assert "of 60 written answers exact match 0.000 → 0.617, F1 0.000 → 0.617, ROUGE-L 0.000 → 0.617" in words
     assert "What was forgotten: perplexity on general text 20.8 → 24.4: forgot." in words
 
@@ -51,11 +51,23 @@ def test_a_gain_that_costs_nothing_is_good(tmp_path: Path) -> None:
     assert "Better than before training." in words and "20.8 → 20.8: kept" in words
 
 
+def test_a_gain_that_chance_explains_is_not_sure(tmp_path: Path) -> None:
+    folder = make_written_run(tmp_path / "run")
+    summary = json.loads((folder / "run.json").read_text())
+    summary["comparison"]["paired"]["perplexity"]["p_value"] = 0.3
+    (folder / "run.json").write_text(json.dumps(summary))
+    assert "too few rows to be sure" in Page(_page(folder)).text
+
+
+def test_a_run_that_answers_everything_right_has_no_rows_to_read(tmp_path: Path) -> None:
+    assert 'id="mistakes"' not in _page(make_written_run(tmp_path / "run", skill=1.0))
+
+
 def test_forgetting_stands_beside_the_gain(run: Path) -> None:
     page = _page(run)
     section = page[page.index('id="forgetting"') : page.index('id="prompts"')]
     words = Page(section).text
-    assert "perplexity 28.1 → 7.66" in words and "42 documents" in words
+    assert "perplexity 29.9 → 8.15" in words and "42 documents" in words
     assert 'href="#forgetting"' in page
 
 
@@ -69,12 +81,16 @@ def test_a_classifier_that_measured_it_shows_it_too(tmp_path: Path) -> None:
     assert "hidden states moved by 9.0 %: moved" in words and "Who is taken for whom" in words
 
 
+def test_the_lead_says_how_many_rows_were_answered(run: Path) -> None:
+    assert "On 90 validation rows that training never saw; texts were written for 60 of them." in Page(_page(run)).text
+
+
 def test_epochs_show_losses_perplexity_and_answers(run: Path) -> None:
     page = _page(run)
     heads = re.findall(r'<th class="number">([^<]+)<span class="mark">', page)
     assert heads == ["train loss", "validation loss", "perplexity", "exact match", "F1", "ROUGE-L"]
     kept = re.findall(r'<tr class="strong"><td class="number">2</td>.*?</tr>', page, re.DOTALL)
-    assert len(kept) == 1 and ">7.66<" in kept[0]
+    assert len(kept) == 1 and ">8.15<" in kept[0]
     assert "Loss, nats per target token" in Page(page).text
 
 

@@ -108,6 +108,8 @@ def test_cached_layers_change_nothing(k, tmp_path):
     forward, data = Forward(configs.build_writer("qwen2")), made()
     cache = boundary.build(forward, data, data.lengths, k, tmp_path / "states.npy")
     np.testing.assert_allclose(found(forward, data, cache=cache, max_tokens=20), found(forward, data), atol=1e-4)
+    cache.states[:] = 0
+    assert abs(found(forward, data, cache=cache)[0] - found(forward, data)[0]).max() > 0.1  # and it was read
 
 
 def test_ranks_share_the_work():

@@ -88,6 +88,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "?" for c in text)
 
 
+def is_command(question: Question) -> bool:
+    """Whether a line is for us and not for the model."""
+    return isinstance(question, str) and question in COMMANDS
+
+
 def _show(piece: str) -> None:
     sys.stdout.write(printable(piece))
     sys.stdout.flush()
@@ -137,7 +142,7 @@ class _Terminal:
         print(f" chat with {name}: {', '.join(COMMANDS)}; Ctrl-C stops an answer", file=sys.stderr)
         for question in self._questions():
             try:
-                self._obey(question) if question in COMMANDS else self._all_answer(question)
+                self._obey(question) if is_command(question) else self._all_answer(question)
             except TunewrightError as error:  # a question that can't be read ends no chat
                 print(error.line(), file=sys.stderr)
 
@@ -154,7 +159,7 @@ class _Terminal:
                 continue
             if question == "/exit":
                 return
-            if question:
+            if any(question.values()) if isinstance(question, dict) else question:
                 yield question
 
     def _asked(self) -> Question:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tunewright.recipe import Recipe
 
 KEPT = "\0"  # a space where no line may break
+TASKS = ("classify", "generate", "continue")
 INDENT = 12  # columns before a row's sentence
 WIDEST = 80  # also for pipes: a longer line is hard to read
 
@@ -113,12 +114,19 @@ def _age() -> float:
 
 def lines(planned: Planned, marks: Marks, fit: int) -> list[str]:
     """The plan as lines of at most `fit` columns."""
-    rows = [row for row in planned.rows if row[0] != "estimate"]
+    rows = [row for row in _with_targets(planned, marks) if row[0] != "estimate"]
     shown = [f" plan {marks.dot} {planned.name}", ""]
     for name, sentence in rows:
         shown += _row(name, spelt(sentence, marks), fit)
     shown += [line for note in planned.notes for line in _row("note", spelt(note, marks), fit)]
     return [*shown, "", *_settings(planned, marks, fit), "", *_costs(planned, marks, fit)]
+
+
+def _with_targets(planned: Planned, marks: Marks) -> list[tuple[str, str]]:
+    """The header's rows; where only some tokens are learnt, with how many."""
+    learnt = planned.facts["data"].get("target_tokens")
+    more = f" {marks.dot} {learnt:,} tokens to learn" if learnt else ""
+    return [(name, sentence + more if name == "format" else sentence) for name, sentence in planned.rows]
 
 
 def _row(name: str, sentence: str, fit: int) -> list[str]:
@@ -146,12 +154,14 @@ def _settings(planned: Planned, marks: Marks, fit: int) -> list[str]:
 
 
 def _flat(planned: Planned) -> dict[str, str]:
-    """Dotted path -> value as text."""
+    """Dotted path -> value as text, of settings that this task has."""
+    from tunewright.recipe import _ONLY_FOR
+
     flat: dict[str, str] = {}
     for name, value in planned.recipe.model_dump(mode="json").items():
         inner = value.items() if isinstance(value, dict) and name != "labels" else [(None, value)]
         flat |= {f"{name}.{key}" if key else name: _value(item) for key, item in inner}
-    return flat
+    return {path: value for path, value in flat.items() if planned.recipe.task in _ONLY_FOR.get(path, TASKS)}
 
 
 def _value(item: Any) -> str:

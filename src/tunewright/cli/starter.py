@@ -84,9 +84,7 @@ def _writing_recipe(task: str, source: Source, train: str, validation: str) -> s
     elif not form.talks:
         lines.append('  # template: "Q: {question} A: {answer}"   # your own, over the columns, instead')
     purpose = {"generate": "write a completion for each prompt", "continue": "go on with plain text"}[task]
-    return _WRITING.format(
-        task=f"{task:<22} # {purpose}", train=train, validation=validation, format="\n".join(lines)
-    )
+    return _WRITING.format(task=f"{task:<22} # {purpose}", train=train, validation=validation, format="\n".join(lines))
 
 
 def _seen_from(folder: Path, data: str) -> str:

@@ -221,5 +221,3 @@ def _length_reports(
         for part, of in parts.items()
         if len(of.tokens)
     }
-
-

@@ -100,7 +100,9 @@ def _one_answer(asked: Asked) -> Iterator[Draft]:
         return
     _, counts = np.unique(exchanges.answers, return_counts=True)
     if (most := int(counts.max())) >= MAJORITY * len(exchanges.answers):
-        share = "every answer is" if most == len(exchanges.answers) else f"{percent(most / counts.sum())} of answers are"
+        share = (
+            "every answer is" if most == len(exchanges.answers) else f"{percent(most / counts.sum())} of answers are"
+        )
         sentence = f'{share} "{excerpt(exchanges.commonest)}": a model that always says so learns nothing else'
         yield Draft("one_answer", "warning", "train", most, sentence)
 

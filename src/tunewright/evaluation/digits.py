@@ -16,6 +16,7 @@ def perplexity(value: float) -> str:
     """Three digits, or all before the point."""
     if not math.isfinite(value):
         return "∞"
-    if value >= 1e6:
+    size = abs(value)  # a difference may be negative
+    if size >= 1e6:
         return f"{value:.3g}"
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2}f}"

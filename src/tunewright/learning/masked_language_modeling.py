@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Masking:
         if self.starts is not None:
             starts = self.starts.to(ids.device)[ids]
             starts[torch.tensor((0, *texts.lengths[:-1])).cumsum(0)] = True  # a word ends with its text
-        never = self.special.to(ids.device)[ids] | ~counts
+        never = self.special.to(ids.device)[ids] 
         words = self.words.to(ids.device)
         return masked_tokens(ids, never, words, self.mask_id, generator, self.probability, starts)
 
@@ -73,6 +73,7 @@ class Masking:
 class MaskedLanguageModeling:
     """Loss at masked places; the head runs nowhere else."""
 
+    caches: ClassVar[bool] = False  # whether layers below the trained ones may run once and be kept
     masking: Masking
     # The step that is under way: example -> what is read, what is to guess. Drawn in `weight_of`, taken in `loss_of`.
     drawn: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)

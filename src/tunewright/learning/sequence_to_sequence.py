@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +24,8 @@ from tunewright.runtime import Runtime
 @dataclass(frozen=True)
 class SequenceToSequence:
     """Loss of the written tokens; the head runs nowhere else."""
+
+    caches: ClassVar[bool] = False  # whether layers below the trained ones may run once and be kept
 
     def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of −log p of the micro-batch's targets, in nats."""

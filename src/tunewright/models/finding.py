@@ -45,7 +45,8 @@ def resolve_base(model: str, revision: str | None = None, runs: Path = Path("run
     if path.is_dir():
         return BaseModel(model, str(path.resolve()), "folder")
     if path.is_absolute() or model.startswith(".") or model.count("/") > 1:
-        says = f"no such folder; give a folder, a .gguf file, a Hub id (owner/name), {' or '.join(NAMES)}.{_nearest(path)}"
+        there = f"a folder, a .gguf file, a Hub id (owner/name), {' or '.join(NAMES)}"
+        says = f"no such folder; give {there}.{_nearest(path)}"
         raise ModelError(says, where=model, field="model")
     if "/" not in model and (near := did_you_mean(model, NAMES)):
         raise ModelError(f'"{model}" is no folder here and no packaged model.{near}', field="model")

@@ -17,6 +17,7 @@ from tunewright.data.tokenizing import encode_texts
 from tunewright.evaluation.evaluate import Judgement, compare_rows, judge
 from tunewright.evaluation.metrics import majority_baseline, metrics, probabilities, row_losses
 from tunewright.models.inference import predict_logits
+from tunewright.tasks.retaining import Retaining
 from tunewright.tasks.task import ScoringParts
 
 
@@ -29,10 +30,13 @@ class ClassifyScorer:
         assert isinstance(recipe.data.max_length, int)
         self.prompts = list(recipe.evaluation.prompts)
         self.prompt_ids = encode_texts(self.prompts, parts.tokenizer, recipe.data.max_length, recipe.data.truncate)
+        self.retaining = Retaining(parts)
         self.logits: np.ndarray | None = None  # of the latest evaluation
 
     def score(self, first: bool) -> dict[str, float]:
         """Metrics of the validation rows now."""
+        if first:
+            self.retaining.remember()
         part = self.parts.tokens.validation
         self.logits = predict_logits(
             self.parts.forward,
@@ -77,6 +81,7 @@ class ClassifyScorer:
             "intervals": {name: [i.low, i.high] for name, i in judgement.intervals.items()},
             "baseline": majority_baseline(tokens.train.labels, labels, kind),
             "comparison": self._comparison(before, after, judgement),
+            "forgetting": self.retaining.forgotten(),
         }
 
     # ---- parts ----

@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 from tunewright.data.examples import Row, Source
 from tunewright.data.written_tokens import RowEncoder, WrittenDataset
-from tunewright.evaluation import forgetting, texts
+from tunewright.evaluation import texts
 from tunewright.evaluation.texts import TextScores, score_likelihoods, score_texts
 from tunewright.models.generation import Generated, generate
 from tunewright.models.likelihoods import Likelihoods
 from tunewright.models.sampling import Sampling
 from tunewright.recording import read_jsonl
 from tunewright.tasks.likelihood import Likelihood
+from tunewright.tasks.retaining import Retaining
 from tunewright.tasks.task import ScoringParts
 
 FIRST_ROWS = 5  # shown before and after, where the recipe names no prompts
@@ -54,6 +55,7 @@ class WriteScorer:
         self.prompts = [self._own_prompt(text, i) for i, text in enumerate(evaluation.prompts)]
         if not evaluation.prompts:
             self.prompts = self.asked[:FIRST_ROWS] or self._beginnings(rows[:FIRST_ROWS])
+        self.retaining = Retaining(parts)
         self.found: Likelihoods | None = None  # of the latest evaluation
         self.answers: list[Written] = []
 
@@ -62,7 +64,7 @@ class WriteScorer:
     def score(self, first: bool) -> dict[str, float]:
         """Metrics of the validation rows now."""
         if first:
-            self._remember("before")
+            self.retaining.remember()
         validation = self.parts.tokens.validation
         assert isinstance(validation, WrittenDataset)
         self.found = self.likelihood(self.parts.forward, validation, self.parts)
@@ -107,7 +109,7 @@ class WriteScorer:
             "intervals": body["intervals"],
             "baseline": {},
             "comparison": comparison,
-            "forgetting": self._forgotten(),
+            "forgetting": self.retaining.forgotten(),
         }
 
     # ---- rows and prompts ----
@@ -203,27 +205,6 @@ class WriteScorer:
                 "stopped": now.stopped,
                 "before": then.text if then else None,
             }
-
-    # ---- what was forgotten ----
-
-    def _remember(self, name: str) -> None:
-        """General text as the model sees it now, on disk."""
-        documents = self._general()
-        if documents:
-            snapshot = forgetting.measure(self.parts.forward, self.parts.tokenizer, documents)
-            self.parts.recorder.write_tensors(f"predictions/general-{name}.safetensors", snapshot.tensors())
-
-    def _general(self) -> list[str]:
-        retain = self.parts.recipe.evaluation.retain
-        return [] if retain == "none" or not self.likelihood.writes else forgetting.documents(retain)
-
-    def _forgotten(self) -> dict[str, Any] | None:
-        path = self.parts.recorder.folder / "predictions" / "general-before.safetensors"
-        if not path.exists():
-            return None
-        before = forgetting.Snapshot.of_tensors(load_file(path))
-        after = forgetting.measure(self.parts.forward, self.parts.tokenizer, self._general())
-        return forgetting.forgetting(before, after)
 
 
 @dataclass(frozen=True)
