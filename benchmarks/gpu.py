@@ -238,7 +238,7 @@ def ours(
         "data": {"train": str(rows), "validation": str(few(rows, work)), "max_length": longest},
         "trainable": {"method": case["method"]} | ({"rank": 8, "alpha": 16} if case["method"] == "lora" else {}),
         "training": {
-            "max_steps": steps, "batch_size": batch, "learning_rate": 1e-4, "seed": 0,
+            "max_steps": steps, "batch_size": batch, "learning_rate": 1e-4, "warmup_fraction": 0, "seed": 0,
             "precision": "fp32" if options.check else "bf16", "device": "cpu" if options.check else "cuda",
         },
         "evaluation": {"before": False, "generate_rows": 0, "max_new_tokens": 1, "retain": "none"},

@@ -4,7 +4,8 @@
     python benchmarks/peer_sft.py score --model FOLDER --rows ROWS --adapters FOLDER [FOLDER ...]
 
 ROWS is a file of JSON lines with `prompt` and `completion`. Batch, learning rate, schedule, decay, clipping, epochs,
-LoRA and the row length are the same in every style, which differ in this alone:
+LoRA and the row length are the same in every style. There is no warm-up: transformers takes its first step at a rate of
+0, which would cost the peers a step of a short run. The styles differ in this alone:
 
     default       SFTTrainer with nothing asked of it, but the number format: it checkpoints activations and pads
     grouped       no checkpointing; rows of like length share a batch
@@ -122,7 +123,7 @@ def arguments(options: argparse.Namespace, mean: float) -> dict:
         "output_dir": str(options.output / "trainer"), "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
         "num_train_epochs": options.epochs, "max_steps": options.max_steps, "seed": options.seed,
         "per_device_train_batch_size": micro, "gradient_accumulation_steps": options.batch // micro,
-        "learning_rate": options.learning_rate, "lr_scheduler_type": "linear", "warmup_steps": 0.06,
+        "learning_rate": options.learning_rate, "lr_scheduler_type": "linear", "warmup_steps": 0,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "max_length": options.max_length,
         "use_cpu": options.device == "cpu", "bf16": options.device == "cuda",
         "logging_steps": 1 if options.device == "cpu" else 10,
@@ -179,7 +180,7 @@ def with_loop(options: argparse.Namespace) -> dict:
     steps = options.max_steps if options.max_steps > 0 else round(len(batches) * options.epochs)
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=options.learning_rate, weight_decay=0.01, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, round(0.06 * steps), steps)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
     model.train()
     real = places = targets = 0
     losses = []

@@ -152,7 +152,7 @@ class Work:
             },
             "trainable": {"method": "lora", "rank": RANK, "alpha": 2 * RANK},
             "training": {
-                "epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "schedule": "linear", "warmup_fraction": 0.06,
+                "epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "schedule": "linear", "warmup_fraction": 0,
                 "weight_decay": 0.01, "precision": "fp32", "threads": self.options.threads, "seed": seed,
             },
             # what TRL does, no more: no answers written, the base not scored

@@ -293,7 +293,7 @@ CASES: dict[str, Case] = {
     "data.references": Case("accepted", "predictions", spares="weights order", under=WRITING),
     "data.learn": Case("all", "weights curve", spares="order tokens", under=WRITING),
 }
-ELSEWHERE = {"task", "revision", "data.revision", "training.device"}  # each has a test of its own below
+ELSEWHERE = {"task", "data.mask", "revision", "data.revision", "training.device"}  # each has a test of its own below
 
 
 def test_every_setting_has_an_entry():
@@ -345,7 +345,7 @@ def test_every_list_of_words_is_looked_at():
     several = {path: choices(declared.annotation) for path, declared in SETTINGS.items()}
     listed = {path: {word for word in words if isinstance(word, str)} for path, (words, _) in CHOICES.items()}
     listed["data.learn"].add("assistant")
-    elsewhere = {"task", "training.device", "evaluation.metric"}
+    elsewhere = {"task", "data.mask", "training.device", "evaluation.metric"}
     for path, words in several.items():
         if path in listed:
             assert words == listed[path], path
@@ -393,6 +393,24 @@ def test_each_task_learns_something_else():
     judged = [run_of(**WRITING).judgement, run_of(**WRITING | plain).judgement, run_of().judgement]
     assert ["exact_match" in one["metrics"] for one in judged] == [True, False, False]
     assert ["perplexity" in one["metrics"] for one in judged] == [True, True, False]
+
+
+def test_mask():
+    """Whole words are chosen by their first tokens."""
+    from tunewright.models.finding import BaseModel
+    from tunewright.models.writers import load_writer
+    from tunewright.recipe_files import build_recipe
+    from tunewright.tasks.ways import way_of
+
+    assert choices(SETTINGS["data.mask"].annotation) == {"tokens", "words"}
+    loaded = load_writer(BaseModel("base", base(), "folder"), "masked", seed=0)
+    ways = {
+        mask: way_of(loaded.model, loaded.tokenizer, build_recipe(
+            {"task": "continue", "data": {"train": "a.txt", "mask": mask}}
+        ))
+        for mask in ("tokens", "words")
+    }  # fmt: skip
+    assert ways["tokens"].masking.starts is None and ways["words"].masking.starts is not None
 
 
 def test_device():

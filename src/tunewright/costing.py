@@ -149,7 +149,7 @@ def _model_bytes(model: Any) -> tuple[int, int, int]:
 
 def _boundary(trained: Trained, tokens: Tokenized, folder: Path) -> tuple[int, int]:
     """Layers that run once, and the bytes of their cache; none where `stages.build_caches` would build none."""
-    k = trained.report.lowest_layer if trained.forward.packed else 0
+    k = trained.cached_layers
     if not k:
         return 0, 0
     need = sum(size_bytes(trained.forward, part.lengths, k) for part in (tokens.train, tokens.validation))

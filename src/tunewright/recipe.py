@@ -91,6 +91,8 @@ class DataRecipe(_Part):
     """Column that holds the accepted answers, where there are several (generate); default: the completion."""
     learn: Literal["completion", "all", "assistant"] | Auto = "auto"
     """What is learnt: the completion, everything, or each answer of the assistant; auto: what the format is for."""
+    mask: Literal["tokens", "words"] = "tokens"
+    """What is hidden when an encoder learns from plain text: single tokens, or whole words (continue)."""
     max_length: PositiveInt | Auto = "auto"
     """Tokens kept of each text; auto: what 95 of 100 texts need, at most 256 (of 100 prompts with completion 99, at
     most 1,024), or what the model can read."""
@@ -230,6 +232,7 @@ _ONLY_FOR = {
     "data.completion": ("generate",),
     "data.references": ("generate",),
     "data.learn": ("generate",),
+    "data.mask": ("continue",),
     "training.class_weights": ("classify",),
     "training.label_smoothing": ("classify",),
     "evaluation.generate_rows": ("generate",),

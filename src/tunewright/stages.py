@@ -60,6 +60,11 @@ class Trained:
     report: TrainableReport
     objective: Objective
 
+    @property
+    def cached_layers(self) -> int:
+        """Layers below the lowest trained one, which may run once and be kept."""
+        return self.report.lowest_layer if self.forward.packed and self.objective.caches else 0
+
 
 @dataclass(frozen=True)
 class Caches:
@@ -146,7 +151,7 @@ def tokenize(recipe: Recipe, task: Task, base: Base, runtime: Runtime, recorder:
     recorder.tell(Phase("tokenising"))
     if not runtime.is_main:
         runtime.barrier()
-    tokens = task.tokenize(recipe, base.loaded.tokenizer, cache_folder() / "tokens")
+    tokens = task.tokenize(recipe, base.loaded, cache_folder() / "tokens")
     if runtime.is_main:
         runtime.barrier()
     for name, part in (("train", tokens.train), ("validation", tokens.validation)):
@@ -228,15 +233,14 @@ def _micro_batch_tokens(
     if recipe.training.micro_batch_tokens != "auto":
         return recipe.training.micro_batch_tokens
     lengths = tokens.train.lengths
-    k = trained.report.lowest_layer if trained.forward.packed else 0
-    need = bytes_per_token(trained.forward, trained.objective, tokens.train, lengths, k)
+    need = bytes_per_token(trained.forward, trained.objective, tokens.train, lengths, trained.cached_layers)
     return largest_micro_batch(need, memory_available(), runtime.device, int(lengths.max()), recorder.say)
 
 
 def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder: Recorder) -> Caches:
     """Boundary activations of both parts, where something below the lowest trained layer can be kept."""
-    forward, k = trained.forward, trained.report.lowest_layer
-    if not forward.packed or k == 0:
+    forward, k = trained.forward, trained.cached_layers
+    if k == 0:
         return Caches()
     parts = {"train": tokens.train, "validation": tokens.validation}
     need = sum(size_bytes(forward, p.lengths, k) for p in parts.values())

@@ -259,7 +259,8 @@ def test_labels_stay_a_matter_of_labels(here, tunewright):
 
 
 def test_eighty_columns_for_writing_too(here):
-    from tests.data.test_written_examining import look as look_at, tokens
+    from tests.data.test_written_examining import look as look_at
+    from tests.data.test_written_examining import tokens
 
     rows = pairs()
     planted_pairs(rows)

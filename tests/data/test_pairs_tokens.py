@@ -117,3 +117,10 @@ def test_a_prompt_cant_be_learnt():
 def test_what_decides_the_ids_is_in_the_fingerprint():
     prints = [str(made(kind, max_length=size)[1].fingerprint()) for kind in KINDS for size in (None, 9)]
     assert len(set(prints)) == 4
+
+
+def test_spaces_between_the_two_belong_to_neither():
+    _, encoder = made("bart")
+    tokens = encoder.encoder.encode((Segment("the film: ", False), Segment(" fan", True)))
+    tokenizer = KINDS["bart"]()
+    assert tokens.ids == tokenizer("the film:")["input_ids"] + tokenizer("fan")["input_ids"]

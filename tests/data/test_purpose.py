@@ -35,7 +35,7 @@ TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hel
         (many(lambda i: {"a": i, "b": i}), "classify"),
         (many(lambda i: {"question": f"Is {i}?", "answer": f"answer {i}"}), "generate"),
         (many(lambda i: {"question": f"Is {i}?", "answer": ("yes", "no")[i % 2]}, 4), "generate"),
-        (many(lambda i: {"title": f"t{i % 2}", "context": "c", "question": f"q {i}", "answers": [f"a {i}"]}), "generate"),
+        (many(lambda i: {"title": f"t{i % 2}", "question": f"q {i}", "answers": [f"a {i}"]}), "generate"),
         (many(lambda i: {"prompt": f"text {i}", "completion": f"completion {i}"}), "generate"),
         (many(lambda i: {"instruction": f"do {i}", "output": f"done {i}", "category": f"k{i % 3}"}), "generate"),
         (many(lambda i: {"document": f"long {i}", "summary": f"short {i}"}), "generate"),

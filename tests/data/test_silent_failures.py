@@ -298,7 +298,7 @@ def test_a_template_that_hides_where_an_answer_begins_is_refused(tmp_path):
         "{% for m in messages %}{% if loop.last or m['role'] == 'user' %}{{ m['content'] }}|{% endif %}{% endfor %}"
     )
     path = one(tmp_path, {"messages": talk("hi", "good", "the film", "was long")})
-    with pytest.raises(DataError, match="differently once another follows|writes nothing for message"):
+    with pytest.raises(DataError, match=r"differently once another follows|writes nothing for message"):
         learnt(path, chatty(template=hiding))
 
 

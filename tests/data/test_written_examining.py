@@ -1,4 +1,4 @@
-"""Rows that are to be written: every question finds what was planted, says which rows, and agrees with what a run does."""
+"""Rows that are to be written: every question finds what was planted, says which rows, and agrees with a run."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_column_named_for_plain_text(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"title": f"t{i}", **row} for i, row in enumerate(pairs())])
     report = look(path, task="continue", text="question").report
     assert (report.format, report.text_column, report.usable) == ("plain text", "question", True)
-    with pytest.raises(DataError, match='no column "qestion".* Did you mean "question"'):
+    with pytest.raises(DataError, match=r'no column "qestion".* Did you mean "question"'):
         look(path, task="continue", text="qestion")
 
 

@@ -88,3 +88,21 @@ def test_a_row_without_an_answer_is_named(tmp_path):
     source, encoder = made(rows=[*ROWS, {"question": "what?", "answer": ""}], template=TEMPLATE)
     with pytest.raises(DataError, match=r"rows\.jsonl:5"):
         tokenize_written(source, encoder, tmp_path)
+
+
+def test_answers_as_text_end_where_the_template_ends():
+    rows = [{"prompt": row["question"], "reply": row["answer"]} for row in ROWS]
+    _, encoder = made(rows=rows, template="chatml")
+    ids = encoder.encoder.tokenizer(" a tea <|im_end|>\n and more")["input_ids"]
+    assert encoder.stop == ("<|im_end|>",) and encoder.text(ids) == "a tea"
+    _, plain = made(rows=[{"text": "a tea"}])
+    assert plain.stop == () and plain.text(ids) == " a tea <|im_end|>\n and more"
+    assert made(template=TEMPLATE)[1].stop == ()
+
+
+@pytest.mark.parametrize(
+    ("max_length", "context", "new", "room"),
+    [(None, 96, 10, 0), (48, None, 10, 0), (48, 96, 10, 0), (90, 96, 10, 4), (96, 96, 10, 10), (96, 96, 90, 24)],
+)
+def test_room_is_kept_only_where_positions_end(max_length, context, new, room):
+    assert made(template=TEMPLATE, max_length=max_length)[1].room_for(new, context) == room

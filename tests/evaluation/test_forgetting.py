@@ -157,14 +157,19 @@ def test_a_long_document_gives_a_sample_of_its_states():
     assert f.measure(forward, tokenizer, ["good " * 50, "bad"]).tokens.tolist() == [f.STATES_PER_DOCUMENT, 1]
 
 
-def test_an_encoder_decoder_is_judged_by_its_encoder():
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_decoder_is_judged_by_its_encoder(kind):
     import transformers as hf
 
     tokenizer = tiny.tokenizer("bert")
     torch.manual_seed(0)
-    config = hf.T5Config(vocab_size=len(tokenizer), d_model=32, d_ff=64, num_layers=2, num_heads=4, d_kv=8)
-    forward = Forward(hf.T5ForConditionalGeneration(config))
+    shape = {"vocab_size": len(tokenizer), "d_model": 32}
+    t5 = hf.T5Config(**shape, d_ff=64, num_layers=2, num_heads=4, d_kv=8)
+    sides = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    bart = hf.BartConfig(**shape, **sides, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64)
+    forward = Forward(hf.AutoModelForSeq2SeqLM.from_config({"t5": t5, "bart": bart}[kind]))
     before = f.measure(forward, tokenizer, TEXTS)
+    assert before.kind == "drift"
     assert f.forgetting(before, f.measure(forward, tokenizer, TEXTS))["verdict"] == "did not move"
     nudge(forward, 0.3)
     assert f.forgetting(before, f.measure(forward, tokenizer, TEXTS))["verdict"] == "moved far"

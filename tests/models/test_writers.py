@@ -238,6 +238,44 @@ def test_dropout_is_the_one_that_was_asked_for(tmp_path):
     assert [config.resid_pdrop for config in rates.values()] == [0.1, 0.0, 0.3]
 
 
+@pytest.mark.parametrize(
+    "tokens, serves",
+    [
+        ({}, "<unk>"),
+        ({"unk_token": None}, "<bos>"),
+        ({"unk_token": None, "bos_token": None}, "<eos>"),
+        ({"additional_special_tokens": ["<|pad|>"]}, "<unk>"),  # no row of the embedding is its own
+        ({"additional_special_tokens": ["<|pad|>"], "rows": 32}, "<|pad|>"),
+    ],
+)
+def test_an_end_that_is_learnt_is_the_last_choice_for_padding(tokens, serves, tmp_path):
+    folder = save_writer("llama", tmp_path / "base")
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    if "rows" in tokens:
+        model = hf.AutoModelForCausalLM.from_pretrained(folder)
+        model.resize_token_embeddings(tokens["rows"])
+        model.save_pretrained(folder)
+    for name, value in tokens.items():
+        if name == "additional_special_tokens":
+            tokenizer.add_special_tokens({name: value})
+        elif name != "rows":
+            setattr(tokenizer, name, value)
+    tokenizer.save_pretrained(folder)
+    loaded = load_writer(resolve_base(str(folder)), None, seed=0)
+    assert loaded.tokenizer.pad_token == serves and loaded.needs_pad_token
+    assert loaded.said == (f"no pad token: {serves!r} serves, with masks from lengths",)
+    assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id is not None
+
+
+def test_a_tokenizer_of_another_model_beside_an_adapter(tmp_path):
+    saved(make_writer("llama", tmp_path), tmp_path / "model")
+    body = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    body["model"]["vocab"]["another"] = len(body["model"]["vocab"])
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(body))
+    with pytest.raises(ModelError, match="they aren't of the same model"):
+        load_saved(tmp_path / "model")
+
+
 # ---- what was saved ----
 
 

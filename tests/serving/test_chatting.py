@@ -8,7 +8,7 @@ from tests.data.test_written import Rows
 from tests.serving.small_writer import QUESTIONS, TALKS, TEMPLATE, encoder, run
 from tunewright.data.examples import Row
 from tunewright.errors import UsageError
-from tunewright.serving.chatting import Chat
+from tunewright.serving.chatting import Chat, _Shown
 from tunewright.serving.writer import Writer
 
 
@@ -121,3 +121,18 @@ def test_a_long_talk_forgets_its_beginning(talker, monkeypatch):
     text = talker.tokenizer.decode(seen[0])
     assert 0 < forgotten[0] < 12 and len(seen[0]) + 8 <= 640
     assert text.startswith(f"<|im_start|>user\nquestion {forgotten[0]} ") and "And now?" in text
+
+
+@pytest.mark.parametrize("kind", ["template", "text"])
+def test_what_is_shown_is_what_predict_would_say(kind, answerer, tmp_path):
+    """White space around an answer is no part of it; of a plain text it is what joins the two."""
+    rows = [{"text": "the film"}]
+    writer = answerer if kind == "template" else Writer.load(run(tmp_path, rows) / "model", "cpu")
+    ids = writer.tokenizer("  \n a good  film \n\n")["input_ids"]
+    pieces: list[str] = []
+    shown = _Shown(writer, writer.sampling(), pieces.append)
+    for token in ids:
+        shown.push(token)
+    shown.end()
+    assert "".join(pieces) == shown.text == writer.encoder.text(ids)
+    assert shown.text == ("a good  film" if kind == "template" else "  \n a good  film \n\n")

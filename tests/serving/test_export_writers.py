@@ -50,7 +50,7 @@ def test_merged_is_one_plain_model(kind, tmp_path):
 def test_what_generation_needs_comes_along(tmp_path):
     base = save_writer("gemma", tmp_path / "base-gemma")
     (base / "chat_template.jinja").write_text(TEMPLATE)
-    change_config("generation_config.json", temperature=0.6, do_sample=False)(base)  # transformers won't save that
+    change_config("generation_config.json", temperature=0.6, do_sample=False)(base)  # not consistent, and kept
     saved(make_writer("gemma", tmp_path), tmp_path / "model")
     (tmp_path / "model" / PROMPT_FORMAT).write_text('{"version": 1}')
     for to in ("merged", "adapter"):

@@ -22,6 +22,7 @@ from tunewright.data.written_tokens import RowEncoder, tokenize_written
 from tunewright.errors import DataError, ModelError, UsageError
 from tunewright.library import load
 from tunewright.models.generation import Generated
+from tunewright.models.sampling import Sampling
 from tunewright.runs import Run, find_run
 from tunewright.serving import writer as writer_module
 from tunewright.serving.answering import needs_writer, open_model, write_file
@@ -207,6 +208,12 @@ def test_an_ending_in_letters_stops_and_is_no_part_of_the_answer(tmp_path, monke
     ids = tuple(writer.tokenizer(" a tea<|im_end|>")["input_ids"])
     monkeypatch.setattr(writer_module, "generate", lambda *_, **__: [Generated(ids, "stop", (0.0,) * len(ids))])
     assert writer.predict(["what?"]) == [Written("a tea", "stop", ids)]
+    asked = []
+    monkeypatch.setattr(writer_module, "generate", lambda model, prompts, settings, **_: asked.append(settings) or [])
+    writer.predict(["what?"], Sampling(max_new_tokens=3, stop=("no",)))
+    assert asked[0].eos_ids == writer.encoder.encoder.ends >= {writer.tokenizer.eos_token_id}
+    assert asked[0].stop == ("no", "<|im_end|>") and asked[0].max_new_tokens == 3
+    monkeypatch.setattr(writer_module, "generate", lambda *_, **__: [Generated(ids, "stop", (0.0,) * len(ids))])
     own = writer.predict(["what?"], writer.sampling(stop=("te",)))
     assert own[0].prediction == "a"
 

@@ -105,9 +105,10 @@ def _histogram(
 ) -> list[str]:
     texts = sum(of.counts)
     why = f" ({reason})" if reason.startswith("auto") else ""
+    row, kept = "row" if task == "generate" else "text", "read at once" if task == "continue" else "kept"
     lines = _wrapped(
-        f"tokens per {'row' if task == 'generate' else 'text'} of {part}: median {of.median:,}, 95 of 100 at most {of.percentile_95:,}, longest "
-        f"{of.longest:,}; {'read at once' if task == 'continue' else 'kept'}: {of.max_length:,}{why}",
+        f"tokens per {row} of {part}: median {of.median:,}, 95 of 100 at most {of.percentile_95:,}, longest "
+        f"{of.longest:,}; {kept}: {of.max_length:,}{why}",
         fit,
         " ",
     )

@@ -2,8 +2,9 @@
 
     sources -gather-> arrays -> rows, labels, lengths, duplicates, conflicts, leaks, giveaways -> DataReport
 
-`written_examining` does the same for rows that are to be written. Stops at nothing that a person could want to know: bad records are counted and told, and "unusable" is said at the end.
-`checking` is the quick part that every run makes. Nothing is changed here; `repairing` does that.
+`written_examining` does the same for rows that are to be written. Stops at nothing that a person could want to know:
+bad records are counted and told, and "unusable" is said at the end. `checking` is the quick part that every run makes.
+Nothing is changed here; `repairing` does that.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def purpose_of(source: Source) -> Purpose:
     try:
         form = recognise(source)
     except DataError:
-        if COMPARISONS <= set(_first_row(source)):
+        if set(_first_row(source)) >= COMPARISONS:
             raise
         return Purpose("classify", "")
     label = _label(source)
@@ -57,9 +57,10 @@ def _label(source: Source) -> str | None:
         label = find_columns(source).label
     except DataError:
         return None
+    if label is None or label.strip().lower() in PLAIN_LABELS:
+        return label
     cells = [plain(row.values.get(label)) for row in itertools.islice(source.rows(), ROWS_LOOKED_AT)]
-    few = label is not None and FEW * len({repr(cell) for cell in cells}) <= len(cells)
-    return label if few or (label or "").strip().lower() in PLAIN_LABELS else None
+    return label if FEW * len({repr(cell) for cell in cells}) <= len(cells) else None
 
 
 def _completion(form: Format) -> str | None:

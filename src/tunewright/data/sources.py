@@ -1,7 +1,8 @@
 """Opens whatever a person calls "the data" as splits: a file, a folder, a Hub id, or Python objects.
 
-First function of the pipeline. Text files are data too: their paragraphs are the rows. A path that exists wins over a Hub id. Reads no rows itself (`reading` and `objects`
-do), and holds nothing out: when there is no validation split, `splitting` makes one.
+First function of the pipeline. A path that exists wins over a Hub id; of a text file the paragraphs are the rows. Reads
+no rows itself (`reading`, `text_files` and `objects` do), and holds nothing out: when there is no validation split,
+`splitting` makes one.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ SUFFIX = ".txt"
 _OURS = re.compile(r'PAR1|\{\s*["}]|\[\s*\{')  # Parquet, JSON Lines and a JSON array may have a wrong name
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TextDocuments:
     """Text files as rows with one column, `text`: a document per file of a folder, or per paragraph of a file."""
 
@@ -104,7 +104,9 @@ def text_splits(folder: Path, split_names: Mapping[str, str]) -> dict[str, Sourc
             raise DataError(f"two files for {split}: {both}; keep one, or give the file itself", where=str(folder))
         if split:
             named[split] = text_documents(path)
-    return named if "train" in named else {"train": text_documents(folder)}
+    if "train" not in named:
+        return {"train": text_documents(folder)}
+    return named
 
 
 def _text_files(folder: Path) -> list[Path]:

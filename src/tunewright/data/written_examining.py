@@ -213,7 +213,9 @@ def _num_windows(lengths: np.ndarray, max_length: int, encoder: RowEncoder) -> i
 def _length_reports(
     train: Gathered, validation: Gathered | None, sizes: _Sizes, recipe: Recipe
 ) -> dict[Part, LengthReport]:
-    parts: dict[Part, Gathered] = {"train": train} | ({"validation": validation} if validation is not None else {})
+    parts: dict[Part, Gathered] = {"train": train}
+    if validation is not None:
+        parts["validation"] = validation
     if sizes.max_length is None:
         return {}
     return {

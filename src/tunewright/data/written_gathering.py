@@ -20,8 +20,8 @@ from tunewright.data.conversations import Conversation
 from tunewright.data.encoding import chunks
 from tunewright.data.examples import Row
 from tunewright.data.gathering import Exchanges, Gathered
-from tunewright.data.raw_labels import ObservedLabels
 from tunewright.data.lenient import LenientSource, Record
+from tunewright.data.raw_labels import ObservedLabels
 from tunewright.data.row_reading import TextReading
 from tunewright.data.segments import Segments, Tokens
 from tunewright.data.survey import Survey, text_hash, text_of

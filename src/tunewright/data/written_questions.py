@@ -138,8 +138,8 @@ def _cuts(asked: Asked, part: Part, of: WrittenLengths, max_length: int | None) 
     if of.target_cut_rows:
         lines = asked.part(part).lines_of.get("target_cut", np.zeros(0, np.int64))
         sentence = (
-            f"{num_rows(of.target_cut_rows)} whose answer is cut to fit {kept} ({of.target_cut:,} tokens of what must be "
-            "learnt): such an answer teaches no end"
+            f"{num_rows(of.target_cut_rows)} whose answer is cut to fit {kept} ({of.target_cut:,} tokens of what must "
+            "be learnt): such an answer teaches no end"
         )
         yield Draft("answers_cut", "warning", part, of.target_cut_rows, sentence, lines)
     if of.cut_rows >= MANY_CUT * num:

@@ -7,6 +7,7 @@ micro-batches or ranks changes nothing. Shapes: B texts, C outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ def number_loss(predictions_B: Tensor, labels_B: Tensor) -> Tensor:
 class Classification:
     """Loss of one kind of label, and what an example weighs in a step."""
 
+    caches: ClassVar[bool] = True  # layers below the trained ones may run once and be kept
     kind: str  # single, multi, number
     weights: Tensor | None = None  # float32 [C]
     label_smoothing: float = 0.0

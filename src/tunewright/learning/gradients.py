@@ -25,6 +25,11 @@ from tunewright.runtime import Runtime
 class Objective(Protocol):
     """What is minimised."""
 
+    @property
+    def caches(self) -> bool:
+        """Whether layers below the trained ones may run once and be kept."""
+        ...
+
     def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of the losses of a micro-batch."""
         ...

@@ -8,6 +8,7 @@ first token of a text has nothing before it and is never a target. Shapes: N tok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +23,7 @@ from tunewright.models.likelihoods import next_tokens
 class LanguageModeling:
     """Next-token loss at target positions; the head runs nowhere else."""
 
+    caches: ClassVar[bool] = True  # layers below the trained ones may run once and be kept
     def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of −log p of the micro-batch's targets, in nats."""
         places, targets = next_tokens(batch)

@@ -64,7 +64,7 @@ class Masking:
         if self.starts is not None:
             starts = self.starts.to(ids.device)[ids]
             starts[torch.tensor((0, *texts.lengths[:-1])).cumsum(0)] = True  # a word ends with its text
-        never = self.special.to(ids.device)[ids] 
+        never = self.special.to(ids.device)[ids] | ~counts
         words = self.words.to(ids.device)
         return masked_tokens(ids, never, words, self.mask_id, generator, self.probability, starts)
 

@@ -217,8 +217,6 @@ class Forward:
         wanted = self.precision == "bf16"
         return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
-    _computing = computing
-
     def _rounded_up(self, tokens: Tensor) -> Tensor:
         """[N] or [N, D] with zeros behind, a text of its own that nobody reads, up to a multiple of ROUNDING.
 

@@ -29,6 +29,7 @@ VOCABULARIES = (
     "spm.model",
     "sentencepiece.bpe.model",
 )
+NAMES_OF_PAD = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")  # there, though nobody says so
 # What transformers and PEFT raise when a file isn't what it should be; they check little before they use it.
 UNUSABLE = (
     ValueError,
@@ -175,10 +176,15 @@ def fitting_tokenizer(folder: Path, model: Any) -> Any:
     return tokenizer
 
 
-def give_pad_token(model: Any, tokenizer: Any) -> tuple[str, ...]:
-    """A padded batch needs a pad token; where there is none an existing one serves, since masks come from lengths."""
+def give_pad_token(model: Any, tokenizer: Any, *, writes: bool = False) -> tuple[str, ...]:
+    """A padded batch needs a pad token; where there is none an existing one serves, since masks come from lengths.
+
+    Where the model `writes`, EOS is the last choice: other programs learn no token that is called padding.
+    """
     if tokenizer.pad_token_id is None:
-        token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        ends = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
+        choices = (*_named_pads(model, tokenizer), *ends[1:], ends[0]) if writes else ends
+        token = next(filter(None, choices), None)
         if token is None:
             raise ModelError(
                 "the tokenizer has no pad, eos, unk or bos token; add a pad_token to tokenizer_config.json"
@@ -189,6 +195,12 @@ def give_pad_token(model: Any, tokenizer: Any) -> tuple[str, ...]:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return ()
+
+
+def _named_pads(model: Any, tokenizer: Any) -> list[str]:
+    """Tokens called padding that have a row in the embedding."""
+    rows, added = model.get_input_embeddings().weight.shape[0], tokenizer.get_added_vocab()
+    return [name for name in NAMES_OF_PAD if added.get(name, rows) < rows]
 
 
 def add_pad_token(model: Any, tokenizer: Any) -> None:

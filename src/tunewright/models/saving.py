@@ -57,7 +57,6 @@ def save_model(
             if hasattr(model, "peft_config"):
                 _save_adapter(model, writing, base)
             else:
-                settle_generation(model)
                 model.save_pretrained(str(writing))
             _save_tokenizer(tokenizer, writing, max_length, truncate)
         check(writing)
@@ -97,17 +96,6 @@ def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
     if kind_of_model(model) and inner.config.architectures != [type(inner).__name__]:
         inner.config.architectures = [type(inner).__name__]  # PEFT has no word for a model that fills gaps
     inner.config.save_pretrained(str(folder))
-
-
-def settle_generation(model: Any) -> None:
-    """transformers loads a generation config that names a temperature without sampling, and refuses to save it."""
-    settings = getattr(model, "generation_config", None)
-    if settings is None:
-        return
-    try:
-        settings.validate(strict=True)
-    except ValueError:
-        settings.do_sample = True  # what its author meant
 
 
 def _drop_readme(folder: Path) -> None:

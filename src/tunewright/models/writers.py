@@ -25,7 +25,6 @@ from tunewright.models.opened import (
     Loaded,
     fitting_tokenizer,
     give_pad_token,
-    load_tokenizer,
     load_weights,
     read_config,
     with_adapter,
@@ -46,10 +45,17 @@ def load_writer(base: BaseModel, kind: WriterKind | None, *, seed: int, dropout:
     `dropout` replaces every dropout of the model; None leaves its own. An adapter folder is merged into its base first.
     Only a masked head may be new, drawn from `seed`. Raises ModelError for a base of another kind.
     """
+    return _loaded(base, kind, seed, dropout)
+
+
+def _loaded(
+    base: BaseModel, kind: WriterKind | None, seed: int, dropout: float | None, words: Path | None = None
+) -> Loaded:
+    """`words`: the folder of the tokenizer, where it isn't the base's; a large one takes longer than the weights."""
     folder = Path(base.path)
     said = () if base.kind == "packaged" else scan_model(folder)  # those have pinned hashes
     if (folder / "adapter_config.json").exists():
-        return _merged(folder, kind, said, dropout)
+        return _merged(folder, kind, said, dropout, words)
     config = read_config(folder, dropout)
     found = _natural_kind(config, folder)
     _refuse_other_kind(config, found, kind, folder)
@@ -61,17 +67,19 @@ def load_writer(base: BaseModel, kind: WriterKind | None, *, seed: int, dropout:
             where=str(folder),
             field="model",
         )
-    tokenizer = fitting_tokenizer(folder, model)
+    tokenizer = fitting_tokenizer(words or folder, model)
     _check_mask_token(tokenizer, found, folder)
     if new:
         started = ", ".join(new_modules(model, new))
         said += (f"the base brings no head for masked words: {started} start new, at random",)
     added = tokenizer.pad_token_id is None
-    said += give_pad_token(model, tokenizer)
+    said += give_pad_token(model, tokenizer, writes=True)
     return Loaded(model, tokenizer, None, new, said, needs_pad_token=added, kind=found)
 
 
-def _merged(folder: Path, kind: WriterKind | None, said: tuple[str, ...], dropout: float | None) -> Loaded:
+def _merged(
+    folder: Path, kind: WriterKind | None, said: tuple[str, ...], dropout: float | None, words: Path | None
+) -> Loaded:
     found = kind_of(folder)
     if found is None:
         raise ModelError(
@@ -82,8 +90,9 @@ def _merged(folder: Path, kind: WriterKind | None, said: tuple[str, ...], dropou
     saved = saved_writer(folder, found, dropout=dropout)
     model = saved.model.merge_and_unload()
     _refuse_other_kind(model.config, found, kind, folder)
-    said += give_pad_token(model, saved.tokenizer)
-    return Loaded(model, saved.tokenizer, None, said=said, needs_pad_token=saved.needs_pad_token, kind=found)
+    tokenizer = fitting_tokenizer(words, model) if words else saved.tokenizer
+    said += give_pad_token(model, tokenizer, writes=True)
+    return Loaded(model, tokenizer, None, said=said, needs_pad_token=saved.needs_pad_token, kind=found)
 
 
 def saved_writer(path: Path, kind: WriterKind, *, endpoint: str | None = None, dropout: float | None = None) -> Loaded:
@@ -95,15 +104,12 @@ def saved_writer(path: Path, kind: WriterKind, *, endpoint: str | None = None, d
             raise ModelError(f"no language model: {first} isn't in the weights", where=str(path))
         return loaded
     base, shapes = adapter_base(path, endpoint), adapter_shapes(path)
-    loaded = load_writer(base, kind, seed=0, dropout=dropout)
+    words = path if (path / "tokenizer.json").exists() else None
+    loaded = _loaded(base, kind, 0, dropout, words)
     made = new_modules(loaded.model, loaded.new_parameters)
     check_head([name for name in loaded.new_parameters if is_in(name, made)], shapes, path, "head for masked words")
     model = with_adapter(loaded.model, path, shapes)
-    if not (path / "tokenizer.json").exists():
-        return Loaded(model, loaded.tokenizer, None, needs_pad_token=loaded.needs_pad_token, kind=kind)
-    tokenizer = load_tokenizer(path)
-    give_pad_token(model, tokenizer)
-    return Loaded(model, tokenizer, None, kind=kind)
+    return Loaded(model, loaded.tokenizer, None, needs_pad_token=loaded.needs_pad_token, kind=kind)
 
 
 # ---- which kind ----
@@ -209,5 +215,5 @@ def _last_logits(forward: Forward, texts: Texts) -> torch.Tensor:
     inputs = {"input_ids": texts.input_ids[None]}
     if kind == "encoder-decoder":
         inputs["decoder_input_ids"] = texts.input_ids[None]
-    with forward._computing(texts):
+    with forward.computing(texts):
         return forward.inner(**inputs).logits[0, -1].float()

@@ -22,6 +22,7 @@ from tunewright.models.forward import Boundary, Forward, in_evaluation
 from tunewright.planning.memory import in_training
 
 LONGEST_COUNTED = 48  # tokens; a polynomial needs no long text
+LONGEST_COUNTED_WRITTEN = 96  # enough for a few targets
 SHARE_COUNTED_ON = 256  # examples
 
 
@@ -51,13 +52,14 @@ class Works:
 def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np.ndarray, k: int) -> Works:
     """Count on cuts of the longest text. Draws nothing and leaves no gradient."""
     longest = int(np.argmax(lengths))
-    ids = torch.from_numpy(np.asarray(dataset.tokens(longest), dtype=np.int64)[:LONGEST_COUNTED])
+    share = _share_learnt(dataset)
+    cut = LONGEST_COUNTED if share is None else LONGEST_COUNTED_WRITTEN
+    ids = torch.from_numpy(np.asarray(dataset.tokens(longest), dtype=np.int64)[:cut])
     device = next(forward.model.parameters()).device
     label = torch.from_numpy(np.ascontiguousarray(dataset.labels[[longest]])).to(device)
     sizes = sorted({max(1, len(ids) // 4), max(1, len(ids) // 2), len(ids)})
-    marks = _marks(dataset, len(ids), device)
     batches = [
-        Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest]), None if marks is None else marks[:n])
+        Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest]), None if share is None else _marks(n, share, device))
         for n in sizes
     ]
 
@@ -66,7 +68,7 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
 
     def score(batch: Batch) -> None:
         with torch.no_grad(), in_evaluation(forward.model):
-            if marks is None:
+            if share is None:
                 forward.logits(batch.texts, zeros(forward, batch.texts, k))
             else:
                 objective.loss_of(forward, batch, zeros(forward, batch.texts, k))
@@ -80,15 +82,18 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
     return Works(*counted, *([] if k else [Work()]))
 
 
-def _marks(dataset: Examples, length: int, device: torch.device) -> torch.Tensor | None:
-    """Targets, bool [length], spread evenly in the share that they have: a language model's head runs there alone."""
+def _share_learnt(dataset: Examples) -> float | None:
+    """Of all tokens, those that are targets, where texts are written: a language model's head runs there alone."""
     if not isinstance(dataset, WrittenExamples):
         return None
     some = range(min(SHARE_COUNTED_ON, len(dataset.labels)))
-    targets = np.concatenate([dataset.is_target(i) for i in some])
-    share = max(float(targets.mean()), 1 / length)
-    places = torch.arange(length, device=device)
-    return ((places + 1) * share).floor() > (places * share).floor()
+    return float(np.concatenate([dataset.is_target(i) for i in some]).mean())
+
+
+def _marks(length: int, share: float, device: torch.device) -> torch.Tensor:
+    """bool [length]: a prompt, then its targets."""
+    targets = min(max(1, round(share * length)), max(1, length - 1))
+    return torch.arange(length, device=device) >= length - targets
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import load_saved
 from tunewright.models.quiet import quiet
-from tunewright.models.saving import rewrite_adapter_base, settle_generation
+from tunewright.models.saving import rewrite_adapter_base
 from tunewright.models.writers import probe_logits
 from tunewright.scanning.models import copy_model, scan_model
 
@@ -77,9 +77,7 @@ def _merge(model_folder: Path, folder: Path) -> None:
     answers = probe_logits if loaded.labels is None else predict_logits
     before = answers(Forward(loaded.model), probe)
     with quiet():
-        merged = loaded.model.merge_and_unload()
-        settle_generation(merged)
-        merged.save_pretrained(str(folder))
+        loaded.model.merge_and_unload().save_pretrained(str(folder))
         loaded.tokenizer.save_pretrained(str(folder))
     _keep_format(model_folder, folder)
     after = answers(Forward(load_saved(folder).model), probe)

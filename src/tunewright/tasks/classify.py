@@ -70,8 +70,8 @@ class Classify:
             default_metric=default_metric(kind),
         )
 
-    def tokenize(self, recipe: Recipe, tokenizer: Any, cache: Path) -> Tokenized:
-        return tokenized(self.data, recipe.data, tokenizer, cache)
+    def tokenize(self, recipe: Recipe, loaded: Loaded, cache: Path) -> Tokenized:
+        return tokenized(self.data, recipe.data, loaded.tokenizer, cache)
 
     def cut_words(self, recipe: Recipe, part: TokenizedDataset) -> str | None:
         if not part.truncated_rows:

@@ -96,7 +96,7 @@ class Task(Protocol):
         """What the decisions look at."""
         ...
 
-    def tokenize(self, recipe: Recipe, tokenizer: Any, cache: Path) -> Tokenized:
+    def tokenize(self, recipe: Recipe, loaded: Loaded, cache: Path) -> Tokenized:
         """Token arrays of both parts."""
         ...
 

@@ -24,18 +24,18 @@ from tunewright.data.survey import text_hash, text_of
 from tunewright.data.tokenizing import TokenizedDataset
 from tunewright.data.windows import windows
 from tunewright.data.written import PROMPT_FORMAT, Format, recognise
-from tunewright.data.written_tokens import RowEncoder, WrittenDataset, tokenize_written
+from tunewright.data.written_tokens import WrittenDataset, tokenize_written
 from tunewright.defaults import Facts
-from tunewright.errors import DataError, RecipeError
+from tunewright.errors import DataError, ModelError, RecipeError
 from tunewright.evaluation.texts import HIGHER_IS_BETTER
-from tunewright.learning.language_modeling import LanguageModeling
+from tunewright.learning.gradients import Objective
 from tunewright.models.context import context_length
 from tunewright.models.finding import BaseModel
 from tunewright.models.opened import Loaded
-from tunewright.models.writers import load_writer
+from tunewright.models.writers import load_writer, new_modules
 from tunewright.recipe import DataRecipe, Recipe
-from tunewright.tasks.likelihood import NextWord
 from tunewright.tasks.task import ScoringParts
+from tunewright.tasks.ways import way_of
 from tunewright.tasks.write_scoring import WriteScorer
 
 SAMPLED = 1000  # rows whose lengths decide
@@ -80,15 +80,17 @@ class Write:
         return self.splits.validation or self.splits.train
 
     def load(self, source: BaseModel, recipe: Recipe, dropout: float | None) -> Loaded:
-        """The base model as it writes."""
-        return load_writer(source, "causal", seed=recipe.training.seed, dropout=dropout)
+        """The base model with its head for words. ModelError where the model can't do what the task asks."""
+        loaded = load_writer(source, None, seed=recipe.training.seed, dropout=dropout)
+        _refuse_unfit(loaded, recipe)
+        return loaded
 
     def head(self, loaded: Loaded) -> tuple[str, ...]:
-        """None learns whole beside adapters."""
-        return ()
+        """Only what loading had to make."""
+        return new_modules(loaded.model, loaded.new_parameters)
 
     def facts(self, recipe: Recipe, loaded: Loaded) -> Facts:
-        encoder = RowEncoder.of(self.format, loaded.tokenizer)
+        encoder = way_of(loaded.model, loaded.tokenizer, recipe).rows(self.format, loaded.tokenizer, None, "left")
         rows = list(itertools.islice(self.splits.train.rows(), SAMPLED))
         encoded = encoder.encoder.encode_all([encoder.segments(row) for row in rows], [row.where for row in rows])
         completions = np.array([sum(tokens.is_target) for tokens in encoded])
@@ -103,11 +105,12 @@ class Write:
             learn=self.format.learn,
         )
 
-    def tokenize(self, recipe: Recipe, tokenizer: Any, cache: Path) -> Tokenized:
+    def tokenize(self, recipe: Recipe, loaded: Loaded, cache: Path) -> Tokenized:
         assert isinstance(recipe.data.max_length, int)
         whole = self.purpose == "continue"  # nothing of a document is lost: it becomes windows
         length = None if whole else recipe.data.max_length
-        encoder = RowEncoder.of(self.format, tokenizer, length, recipe.data.truncate)
+        way = way_of(loaded.model, loaded.tokenizer, recipe)
+        encoder = way.rows(self.format, loaded.tokenizer, length, recipe.data.truncate)
         train = tokenize_written(self.splits.train, encoder, cache)
         validation = (
             train if self.splits.validation is None else tokenize_written(self.splits.validation, encoder, cache)
@@ -127,13 +130,15 @@ class Write:
             f"the {recipe.data.truncate} ({part.truncated_tokens:,} tokens, {share:.1%})"
         )
 
-    def objective(self, recipe: Recipe, tokens: Tokenized, loaded: Loaded) -> LanguageModeling:
-        return LanguageModeling()
+    def objective(self, recipe: Recipe, tokens: Tokenized, loaded: Loaded) -> Objective:
+        return way_of(loaded.model, loaded.tokenizer, recipe).objective()
 
     def scorer(self, parts: ScoringParts) -> WriteScorer:
-        assert isinstance(parts.recipe.data.max_length, int)
-        encoder = RowEncoder.of(self.format, parts.tokenizer, parts.recipe.data.max_length, parts.recipe.data.truncate)
-        return WriteScorer(self.validation_source, self.validation_rows, encoder, NextWord(), parts)
+        data = parts.recipe.data
+        assert isinstance(data.max_length, int)
+        way = way_of(parts.forward.model, parts.tokenizer, parts.recipe)
+        encoder = way.rows(self.format, parts.tokenizer, data.max_length, data.truncate)
+        return WriteScorer(self.validation_source, self.validation_rows, encoder, way, parts)
 
     def higher_is_better(self, metric: str) -> bool:
         return HIGHER_IS_BETTER[metric]
@@ -149,6 +154,21 @@ class Write:
         """How a prompt was made, so that it is made the same way when the model is used."""
         body = self.format.to_json() | {"max_new_tokens": recipe.evaluation.max_new_tokens}
         (folder / PROMPT_FORMAT).write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _refuse_unfit(loaded: Loaded, recipe: Recipe) -> None:
+    kind, task, named = loaded.kind, recipe.task, loaded.model.config.model_type
+    if kind == "masked" and task == "generate":
+        found = f"a {named} model fills gaps and can't write"
+        raise ModelError(f"{found}; choose one that writes, such as gemma3-270m", field="model")
+    if kind == "encoder-decoder" and task == "continue":
+        found = f"a {named} model reads one text and writes another"
+        raise ModelError(f"{found}; task continue needs a causal model or an encoder", field="model")
+    if kind != "masked" and recipe.data.mask != "tokens":
+        raise RecipeError(f"data.mask hides words from an encoder, and a {named} model is none", field="data.mask")
+    if kind == "masked" and recipe.evaluation.prompts:
+        found = f"a {named} model can't answer evaluation.prompts, since it fills gaps"
+        raise RecipeError(f"{found}; leave them out", field="evaluation.prompts")
 
 
 def _written(part: TokenizedDataset) -> WrittenDataset:

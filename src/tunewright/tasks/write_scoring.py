@@ -24,9 +24,9 @@ from tunewright.models.generation import Generated, generate
 from tunewright.models.likelihoods import Likelihoods
 from tunewright.models.sampling import Sampling
 from tunewright.recording import read_jsonl
-from tunewright.tasks.likelihood import Likelihood
 from tunewright.tasks.retaining import Retaining
 from tunewright.tasks.task import ScoringParts
+from tunewright.tasks.ways import Way
 
 FIRST_ROWS = 5  # shown before and after, where the recipe names no prompts
 
@@ -44,18 +44,16 @@ class Asked:
 class WriteScorer:
     """The `Scorer` of tasks generate and continue."""
 
-    def __init__(
-        self, source: Source, rows: np.ndarray, encoder: RowEncoder, likelihood: Likelihood, parts: ScoringParts
-    ) -> None:
-        self.source, self.encoder, self.likelihood, self.parts = source, encoder, likelihood, parts
+    def __init__(self, source: Source, rows: np.ndarray, encoder: RowEncoder, way: Way, parts: ScoringParts) -> None:
+        self.source, self.encoder, self.way, self.parts = source, encoder, way, parts
         evaluation = parts.recipe.evaluation
         self.sampling = _greedy(encoder, evaluation.max_new_tokens)
         wanted = evaluation.generate_rows if isinstance(evaluation.generate_rows, int) else 0
         self.asked = self._asked(rows[:wanted])
         self.prompts = [self._own_prompt(text, i) for i, text in enumerate(evaluation.prompts)]
-        if not evaluation.prompts:
+        if way.writes and not evaluation.prompts:
             self.prompts = self.asked[:FIRST_ROWS] or self._beginnings(rows[:FIRST_ROWS])
-        self.retaining = Retaining(parts)
+        self.retaining = Retaining(parts, way.retained())
         self.found: Likelihoods | None = None  # of the latest evaluation
         self.answers: list[Written] = []
 
@@ -67,7 +65,7 @@ class WriteScorer:
             self.retaining.remember()
         validation = self.parts.tokens.validation
         assert isinstance(validation, WrittenDataset)
-        self.found = self.likelihood(self.parts.forward, validation, self.parts)
+        self.found = self.way.likelihoods(validation, self.parts)
         self.answers = self._written(self.asked)
         return _metrics(self._scores(self.found, self.answers))
 
@@ -143,7 +141,7 @@ class WriteScorer:
     # ---- answers ----
 
     def _written(self, asked: list[Asked]) -> list[Written]:
-        if not asked or not self.likelihood.writes:
+        if not asked:
             return []
         parts = self.parts
         found = generate(
