@@ -14,14 +14,16 @@ from typing import Any, Protocol
 
 from tunewright.data.encoding import Side
 from tunewright.data.pairs_tokens import pair_rows
+from tunewright.data.windows import masked_windows, windows
 from tunewright.data.written import Format
-from tunewright.data.written_tokens import RowEncoder
+from tunewright.data.written_tokens import RowEncoder, WrittenDataset
 from tunewright.evaluation.forgetting import Score
 from tunewright.learning.gradients import Objective
 from tunewright.learning.language_modeling import LanguageModeling
 from tunewright.learning.masked_language_modeling import MaskedLanguageModeling, Masking, masked_likelihoods
 from tunewright.learning.sequence_to_sequence import SequenceToSequence, pair_likelihoods
 from tunewright.models.forward import Forward
+from tunewright.models.guesses import check_guesses
 from tunewright.models.likelihoods import Likelihoods, MeasuredExamples, target_likelihoods
 from tunewright.models.writers import kind_of_model
 from tunewright.recipe import Recipe
@@ -35,6 +37,10 @@ class Way(Protocol):
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         """How rows become ids."""
+        ...
+
+    def windows(self, part: WrittenDataset, max_length: int, rows: RowEncoder) -> WrittenDataset:
+        """Long documents cut so that the model can read them."""
         ...
 
     def objective(self) -> Objective:
@@ -59,6 +65,9 @@ class NextWord:
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return RowEncoder.of(form, tokenizer, max_length, truncate)
 
+    def windows(self, part: WrittenDataset, max_length: int, rows: RowEncoder) -> WrittenDataset:
+        return windows(part, max_length, *rows.encoder.lead[:1])
+
     def objective(self) -> LanguageModeling:
         return LanguageModeling()
 
@@ -81,6 +90,9 @@ class MaskedWord:
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return RowEncoder.of(form, tokenizer, max_length, truncate)
+
+    def windows(self, part: WrittenDataset, max_length: int, rows: RowEncoder) -> WrittenDataset:
+        return masked_windows(part, max_length, rows.encoder.tokenizer)
 
     def objective(self) -> MaskedLanguageModeling:
         return MaskedLanguageModeling(self.masking)
@@ -107,6 +119,9 @@ class Pairs:
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return pair_rows(form, tokenizer, max_length, truncate)
 
+    def windows(self, part: WrittenDataset, max_length: int, rows: RowEncoder) -> WrittenDataset:
+        raise AssertionError("task continue refuses these models")
+
     def objective(self) -> SequenceToSequence:
         return SequenceToSequence()
 
@@ -115,6 +130,12 @@ class Pairs:
 
     def retained(self) -> Score | None:
         return None
+
+
+def check_way(forward: Forward) -> None:
+    """The head, run where it has to, says what the model says by its own code. Raises ModelError."""
+    if kind_of_model(forward.model) != "causal":
+        check_guesses(forward)
 
 
 def way_of(model: Any, tokenizer: Any, recipe: Recipe) -> Way:

@@ -22,7 +22,6 @@ from tunewright.data.preparing import HELD_OUT, Tokenized
 from tunewright.data.splitting import first_of_each, leaks, split
 from tunewright.data.survey import text_hash, text_of
 from tunewright.data.tokenizing import TokenizedDataset
-from tunewright.data.windows import windows
 from tunewright.data.written import PROMPT_FORMAT, Format, recognise
 from tunewright.data.written_tokens import WrittenDataset, tokenize_written
 from tunewright.defaults import Facts
@@ -35,7 +34,7 @@ from tunewright.models.opened import Loaded
 from tunewright.models.writers import load_writer, new_modules
 from tunewright.recipe import DataRecipe, Recipe
 from tunewright.tasks.task import ScoringParts
-from tunewright.tasks.ways import way_of
+from tunewright.tasks.ways import check_way, way_of
 from tunewright.tasks.write_scoring import WriteScorer
 
 SAMPLED = 1000  # rows whose lengths decide
@@ -117,8 +116,7 @@ class Write:
         )
         parts = [train.subset(self.train_rows), validation.subset(self.validation_rows)]
         if whole:
-            bos = encoder.encoder.bos[0] if encoder.encoder.bos else None
-            parts = [windows(_written(part), recipe.data.max_length, bos) for part in parts]
+            parts = [way.windows(_written(part), recipe.data.max_length, encoder) for part in parts]
         return Tokenized(*parts)
 
     def cut_words(self, recipe: Recipe, part: TokenizedDataset) -> str | None:
@@ -136,6 +134,7 @@ class Write:
     def scorer(self, parts: ScoringParts) -> WriteScorer:
         data = parts.recipe.data
         assert isinstance(data.max_length, int)
+        check_way(parts.forward)
         way = way_of(parts.forward.model, parts.tokenizer, parts.recipe)
         encoder = way.rows(self.format, parts.tokenizer, data.max_length, data.truncate)
         return WriteScorer(self.validation_source, self.validation_rows, encoder, way, parts)
