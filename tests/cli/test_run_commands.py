@@ -175,12 +175,14 @@ def test_runs_rm_keeps_a_run_for_its_checkpoint(runs, tunewright):
 def test_predict_hands_over_paths(runs, tunewright, monkeypatch):
     seen = []
     stand_in(monkeypatch, "library", load=lambda run, runs: f"{run} in {runs}")
-    stand_in(monkeypatch, "serving.predict", predict_file=lambda *places, text: seen.append((*places, text)))
+    answers = types.SimpleNamespace(rows=1, cut_rows=0, cut_tokens=0)
+    stand_in(monkeypatch, "serving.answering",
+             answer_file=lambda *places, text: seen.append((*places, text)) or answers)  # fmt: skip
     assert tunewright("predict", "latest", "-i", "a.csv", "-o", "b.jsonl", "--text", "t")[:2] == (0, "b.jsonl\n")
     assert tunewright("predict", "me/model", "-i", "-") == (0, "", "")
     assert seen == [
         ("latest in runs", Path("a.csv"), Path("b.jsonl"), "t"),
-        ("me/model in runs", "-", "-", "auto"),
+        ("me/model in runs", "-", "-", None),
     ]
     code, _, err = tunewright("predict", "latest", "-i", "-", "--json")
     assert code == 2

@@ -58,6 +58,17 @@ def test_signatures_tell_formats_apart():
         ({"reading": {"kind": "code"}}, "kind is 'code'; expected one of template, talk"),
         ({"reading": None}, "kind is None"),
         ({"reading": {"kind": "text", "column": 3}}, "column"),
+        (
+            {
+                "reading": {
+                    "kind": "template",
+                    "template": {"parts": [], "completion": "a"},
+                    "answers": "a",
+                    "several": "yes",
+                }
+            },
+            "several",
+        ),
         ({"reading": {"kind": "template", "template": {"parts": [["x"]], "completion": "a"}}}, "template"),
     ],
 )

@@ -93,6 +93,12 @@ def test_a_row_without_anything_to_learn_is_refused_with_its_number(row, tmp_pat
         learnt(path, gpt2(), template=TEMPLATE)
 
 
+def test_an_answer_that_this_tokenizer_drops_is_refused_as_well(tmp_path):
+    rows = [{"question": "q", "answer": "a"}, {"question": "q", "answer": "\x7f\x01"}]
+    with pytest.raises(DataError, match=r"^a\.jsonl:2: nothing to learn"):
+        learnt(write(tmp_path / "a.jsonl", rows), bert(), template=TEMPLATE)
+
+
 # A mask of zeros and a loss that looked as always: the number of learnt tokens was never looked at.
 @pytest.mark.parametrize("style", STYLES)
 def test_no_row_is_stored_that_teaches_nothing(style, tmp_path):

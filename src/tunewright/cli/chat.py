@@ -47,9 +47,9 @@ def chat(
         str | None, typer.Option(metavar="TEXT", help="What the model is told before the talk begins.")
     ] = None,
     max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     runs: RunsFolder = DEFAULT_RUNS,
 ) -> None:
     """Talk with a model that writes: questions in, answers as they are written."""
@@ -59,8 +59,8 @@ def chat(
 
     tuned = needs_writer(load(run, runs), "chat")
     writers = {"before": _base(run, runs, tuned), "after": tuned} if side_by_side else {"": tuned}
-    limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-    settings: dict[str, Any] = {**limit, "temperature": temperature, "top_p": top_p, "seed": seed}
+    given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    settings = {name: value for name, value in given.items() if value is not None}
     chats = {name: Chat(writer, writer.sampling(**settings), system) for name, writer in writers.items()}
     if sys.stdin.isatty():
         _Terminal(chats).run(run)

@@ -37,9 +37,13 @@ LabelColumn = Annotated[str | None, typer.Option(metavar="COL", help="Column of 
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", help="Tokens of an answer at most; default: what training chose.")
 ]
-Temperature = Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token; 1 draws as the model is.")]
-TopP = Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens that hold this probability.")]
-Seed = Annotated[int, typer.Option(metavar="S", help="Of what is drawn; the same seed writes the same.")]
+Temperature = Annotated[
+    float | None, typer.Option(metavar="T", help="0, the default, takes the likeliest token; 1 draws as the model is.")
+]
+TopP = Annotated[
+    float | None, typer.Option(metavar="P", help="Draw from the likeliest tokens that hold this probability.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="S", help="Of what is drawn; the same seed writes the same.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder that holds the runs.")]
 Overrides = Annotated[
     list[str] | None,

@@ -6,7 +6,7 @@ import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -49,9 +49,9 @@ def predict(
     ] = "-",
     text: TextColumn = None,
     max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     runs: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -63,23 +63,15 @@ def predict(
     if target == "-" and (as_json or quiet):
         raise UsageError("rows go to stdout, so there is no room for --json or -q; give -o FILE", field="-o")
     from tunewright.library import load
-    from tunewright.serving.answering import write_file
-    from tunewright.serving.predict import Predictor, predict_file
+    from tunewright.serving.answering import answer_file
 
-    model = load(run, runs)
-    facts: dict[str, Any] = {}
-    if isinstance(model, Predictor):
-        if (max_new_tokens, temperature, top_p, seed) != (None, 0.0, 1.0, 0):
-            raise UsageError("this is a classifier: --max-new-tokens, --temperature, --top-p and --seed aren't for it")
-        predict_file(model, _place(source), _place(target), text=text or "auto")
-    else:
-        limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
-        sampling = model.sampling(max_new_tokens=limit, temperature=temperature, top_p=top_p, seed=seed)
-        found = write_file(model, _place(source), _place(target), text=text, sampling=sampling)
-        facts = {"rows": found.rows, "cut_rows": found.cut_rows, "cut_tokens": found.cut_tokens}
-        if found.cut_rows:
-            says = f" {found.cut_rows:,} of {found.rows:,} prompts were too long: {found.cut_tokens:,} tokens left out"
-            print(says, file=sys.stderr)
+    given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    settings = {name: value for name, value in given.items() if value is not None}
+    found = answer_file(load(run, runs), _place(source), _place(target), text=text, **settings)
+    facts = {"rows": found.rows, "cut_rows": found.cut_rows, "cut_tokens": found.cut_tokens}
+    if found.cut_rows:
+        says = f" {found.cut_rows:,} of {found.rows:,} prompts were too long: {found.cut_tokens:,} tokens left out"
+        print(says, file=sys.stderr)
     if as_json:
         output.print_json({"run": run, "state": "succeeded", "metrics": {}, "output": target, **facts})
     elif target != "-":

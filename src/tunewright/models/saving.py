@@ -93,7 +93,7 @@ def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
     _drop_readme(folder)
     _sort_lists(folder / "adapter_config.json")
     inner = model.get_base_model()
-    if kind_of_model(model) and inner.config.architectures != [type(inner).__name__]:
+    if kind_of_model(model):
         inner.config.architectures = [type(inner).__name__]  # PEFT has no word for a model that fills gaps
     inner.config.save_pretrained(str(folder))
 

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunewright.data.columns import find_columns
 from tunewright.data.examples import Row
@@ -16,7 +17,7 @@ from tunewright.errors import UsageError
 from tunewright.models.finding import from_hub
 from tunewright.models.loading import load_saved
 from tunewright.models.sampling import Sampling
-from tunewright.serving.predict import Predictor, Seen, rows_of, which_device
+from tunewright.serving.predict import Predictor, Seen, predict_file, rows_of, which_device
 from tunewright.serving.writer import Writer
 from tunewright.serving.writing import check_target, write_rows
 
@@ -42,6 +43,21 @@ class FileAnswers:
         """Count one."""
         self.cut_rows += 1
         self.cut_tokens += tokens
+
+
+def answer_file(
+    model: Predictor | Writer, source: Path | str, target: Path | str, *, text: str | None = None, **settings: Any
+) -> FileAnswers:
+    """Answer each row of a file and write it again, whatever the model is for; see `predict_file` and `write_file`.
+
+    `settings` are those of `Sampling` that somebody asked for. UsageError for a classifier, which draws nothing.
+    """
+    if isinstance(model, Writer):
+        return write_file(model, source, target, text=text, sampling=model.sampling(**settings))
+    if settings:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise UsageError(f"{names} is for models that write, and this is a classifier")
+    return FileAnswers(predict_file(model, source, target, text=text or "auto"))
 
 
 def write_file(
@@ -75,8 +91,6 @@ def _rows(writer: Writer, source: Path | str, text: str | None) -> tuple[Iterabl
     knows = writer.has_own_format or not first or set(writer.format.reading.columns) <= set(first[0].values)
     if not knows:
         return every, find_columns(Seen(first), "auto", need_label=False).text
-    if first:
-        writer.prompt(first[0])  # a file of other columns is refused before a model has worked
     return every, None
 
 
