@@ -257,16 +257,31 @@ def pairs(files: str, template: str) -> Any:
 
 
 def plain(method: str) -> Any:
-    """A recipe for plain text, a tenth of its paragraphs held out."""
+    """A recipe for plain text: whole articles, which are lines of the file, are held out; their pieces are the rows."""
 
     def recipe(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-        paragraphs = (options.data / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")
-        path = folder / f"wikipedia-{method}.txt"
-        path.write_text("\n\n".join(paragraphs[: options.rows]), encoding="utf-8")
-        data = {"train": str(path), "validation": 0.1}
+        articles = first(options.data / "wikipedia.txt", None)
+        held_out = max(1, len(articles) // 8)
+        split = {"train": articles[:-held_out], "validation": articles[-held_out:]}
+        counts = {"train": options.rows, "validation": options.validation_rows}
+        data = {}
+        for name, some in split.items():
+            texts = [piece for article in some for piece in pieces(article)]
+            path = folder / f"wikipedia-{method}-{name}.jsonl"
+            write(path, [json.dumps({"text": text}) for text in texts[: counts[name]]])
+            data[name] = str(path)
         return {"task": "continue", "data": data, "trainable": {"method": method}}
 
     return recipe
+
+
+def pieces(article: str, least: int = 1500) -> list[str]:
+    """Whole sentences, as many as it takes to have so many characters; the last piece may have fewer."""
+    found = [""]
+    for sentence in article.replace(". ", ".\0").split("\0"):
+        found = [*found, ""] if len(found[-1]) >= least else found
+        found[-1] = f"{found[-1]} {sentence}".strip()
+    return [piece for piece in found if piece]
 
 
 RUNS = {

@@ -99,8 +99,8 @@ def measure(way: str, targets: int, learns: bool, options: argparse.Namespace) -
         loss = LOSSES[way](hidden, weight, places, wanted)
         loss.backward()
         best = min(best, time.perf_counter() - begin)
-    some = torch.linspace(0, hidden.numel() - 1, 1000).long()
-    few = torch.linspace(0, weight.numel() - 1, 1000).long()
+    some = torch.arange(0, hidden.numel(), max(1, hidden.numel() // 1000))
+    few = torch.arange(0, weight.numel(), max(1, weight.numel() // 1000))
     return {
         "seconds": round(best, 3),
         "targets_per_second": round(targets / best, 1),

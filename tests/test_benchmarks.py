@@ -106,6 +106,15 @@ def test_both_sides_get_the_same_text(load):
     assert pair["completion"] == " Rome"
 
 
+def test_pieces_of_an_article_lose_nothing(load):
+    sft = load("sft")
+    article = " ".join(f"Sentence {i} is here." for i in range(200))
+    pieces = sft.pieces(article, 300)
+    assert " ".join(pieces) == article
+    assert all(300 <= len(piece) < 330 for piece in pieces[:-1])
+    assert sft.pieces("") == []
+
+
 def test_too_long_a_prompt_loses_its_beginning_and_no_answer(load):
     gpu, peer = load("gpu"), load("peer_sft")
     tokenizer = gpu.tokenizer(100)

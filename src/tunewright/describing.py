@@ -12,6 +12,7 @@ from typing import Any
 
 from tunewright import recipe_files
 from tunewright.data.preparing import Tokenized
+from tunewright.data.written_tokens import WrittenDataset
 from tunewright.learning.loop import FitPlan
 from tunewright.progress import Header
 from tunewright.recipe import Recipe
@@ -52,10 +53,16 @@ def facts(
             "max_length": recipe.data.max_length,
             "truncate": recipe.data.truncate,
             **task.describe(),
+            **_targets(tokens),
         },
         "steps": fit_plan.total_steps,
         "epochs": fit_plan.total_steps / fit_plan.steps_per_epoch,
     }
+
+
+def _targets(tokens: Tokenized) -> dict[str, int]:
+    """Tokens that are learnt, where the model writes."""
+    return {"target_tokens": tokens.train.num_targets} if isinstance(tokens.train, WrittenDataset) else {}
 
 
 def header(

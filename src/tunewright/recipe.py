@@ -224,7 +224,7 @@ class EvaluationRecipe(_Part):
     """Resamples behind each 95 % interval."""
 
 
-_ONLY_FOR = {
+ONLY_FOR = {
     "data.text": ("classify", "continue"),
     "data.label": ("classify",),
     "data.labels": ("classify",),
@@ -260,7 +260,7 @@ class Recipe(_Part):
     @model_validator(mode="after")
     def _settings_of_this_task(self) -> Recipe:
         """A setting of another task would do nothing, which is worse than an error."""
-        for path, tasks in _ONLY_FOR.items():
+        for path, tasks in ONLY_FOR.items():
             part, _, name = path.partition(".")
             section = getattr(self, part)
             if self.task not in tasks and getattr(section, name) != type(section).model_fields[name].default:

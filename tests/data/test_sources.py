@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -216,3 +217,9 @@ def test_what_is_no_text_is_refused_under_that_name(tmp_path: Path, content: byt
 def test_a_missing_text_file_never_asks_a_hub():
     with pytest.raises(DataError, match="no such file"):
         open_data("texts/book.txt")
+
+
+def test_compressed_records_under_the_name_of_a_text_stay_records(tmp_path: Path):
+    path = tmp_path / "rows.txt"
+    path.write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    assert values(open_data(path).train) == [{"text": "a"}]

@@ -155,13 +155,13 @@ def _settings(planned: Planned, marks: Marks, fit: int) -> list[str]:
 
 def _flat(planned: Planned) -> dict[str, str]:
     """Dotted path -> value as text, of settings that this task has."""
-    from tunewright.recipe import _ONLY_FOR
+    from tunewright.recipe import ONLY_FOR
 
     flat: dict[str, str] = {}
     for name, value in planned.recipe.model_dump(mode="json").items():
         inner = value.items() if isinstance(value, dict) and name != "labels" else [(None, value)]
         flat |= {f"{name}.{key}" if key else name: _value(item) for key, item in inner}
-    return {path: value for path, value in flat.items() if planned.recipe.task in _ONLY_FOR.get(path, TASKS)}
+    return {path: value for path, value in flat.items() if planned.recipe.task in ONLY_FOR.get(path, TASKS)}
 
 
 def _value(item: Any) -> str:

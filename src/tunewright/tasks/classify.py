@@ -17,8 +17,8 @@ from tunewright.defaults import Facts
 from tunewright.errors import RecipeError, did_you_mean
 from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
 from tunewright.learning.classification import Classification, balanced_weights
-from tunewright.models.heads import head_modules
 from tunewright.models.context import context_length
+from tunewright.models.heads import head_modules
 from tunewright.models.loading import BaseModel, Loaded, load_base
 from tunewright.recipe import Recipe
 from tunewright.tasks.classify_scoring import ClassifyScorer

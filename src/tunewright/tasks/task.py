@@ -19,8 +19,8 @@ from tunewright.data.tokenizing import TokenizedDataset
 from tunewright.defaults import Facts
 from tunewright.learning.gradients import Objective
 from tunewright.models.boundary import BoundaryCache
-from tunewright.models.forward import Forward
 from tunewright.models.finding import BaseModel
+from tunewright.models.forward import Forward
 from tunewright.models.opened import Loaded
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder

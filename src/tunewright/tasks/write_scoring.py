@@ -20,7 +20,8 @@ from tunewright.data.examples import Row, Source
 from tunewright.data.written_tokens import RowEncoder, WrittenDataset
 from tunewright.evaluation import texts
 from tunewright.evaluation.texts import TextScores, score_likelihoods, score_texts
-from tunewright.models.generation import Generated, generate
+from tunewright.models.context import context_length
+from tunewright.models.generation import generate
 from tunewright.models.likelihoods import Likelihoods
 from tunewright.models.sampling import Sampling
 from tunewright.recording import read_jsonl
@@ -55,7 +56,7 @@ class WriteScorer:
             self.prompts = self.asked[:FIRST_ROWS] or self._beginnings(rows[:FIRST_ROWS])
         self.retaining = Retaining(parts, way.retained())
         self.found: Likelihoods | None = None  # of the latest evaluation
-        self.answers: list[Written] = []
+        self.answers: list[Answer] = []
 
     # ---- what the judge calls ----
 
@@ -119,9 +120,8 @@ class WriteScorer:
         ]
 
     def _prompt_ids(self, row: Row) -> list[int]:
-        """With room for the answer, but for a prompt that leaves none: the model's own positions are the limit then."""
-        longest = self.encoder.encoder.max_length or 0
-        room = min(self.sampling.max_new_tokens, longest // 4)
+        """With as much room for the answer as `predict` leaves."""
+        room = self.encoder.room_for(self.sampling.max_new_tokens, context_length(self.parts.forward.config))
         return self.encoder.prompt_ids(row, room=room)
 
     def _own_prompt(self, text: str, number: int) -> Asked:
@@ -140,7 +140,7 @@ class WriteScorer:
 
     # ---- answers ----
 
-    def _written(self, asked: list[Asked]) -> list[Written]:
+    def _written(self, asked: list[Asked]) -> list[Answer]:
         if not asked:
             return []
         parts = self.parts
@@ -152,16 +152,16 @@ class WriteScorer:
             tokenizer=parts.tokenizer,
             precision=parts.forward.precision,
         )
-        return [Written.of(one, parts.tokenizer) for one in found]
+        return [Answer(self.encoder.text(one.ids), one.stopped) for one in found]
 
-    def _scores(self, found: Likelihoods, answers: list[Written]) -> list[TextScores]:
+    def _scores(self, found: Likelihoods, answers: list[Answer]) -> list[TextScores]:
         """Of the rows that were answered, where there are some, and of all rows."""
         likelihoods = score_likelihoods(found.nats, found.tokens, found.hits)
         pairs = [(a, one) for a, one in zip(answers, self.asked, strict=True) if one.references] if answers else []
         if not pairs:
             return [likelihoods]
         written = score_texts(
-            [a.text for a, _ in pairs], [one.references for _, one in pairs], [a.stopped == "eos" for a, _ in pairs]
+            [a.text for a, _ in pairs], [one.references for _, one in pairs], [a.stopped != "length" for a, _ in pairs]
         )
         return [written, likelihoods]
 
@@ -171,7 +171,7 @@ class WriteScorer:
         if not path.exists():
             return None
         found = Likelihoods(**{key: tensor.numpy() for key, tensor in load_file(path).items()})
-        answers = [Written(row["text"], row["stopped"]) for row in read_jsonl(folder / f"{name}-answers.jsonl")]
+        answers = [Answer(row["text"], row["stopped"]) for row in read_jsonl(folder / f"{name}-answers.jsonl")]
         return Kept(found, answers, self._scores(found, answers))
 
     def _comparison(self, before: list[TextScores], after: list[TextScores], samples: int, seed: int) -> dict[str, Any]:
@@ -206,16 +206,11 @@ class WriteScorer:
 
 
 @dataclass(frozen=True)
-class Written:
+class Answer:
     """An answer."""
 
     text: str
     stopped: str  # eos, stop, length
-
-    @classmethod
-    def of(cls, found: Generated, tokenizer: Any) -> Written:
-        text = tokenizer.decode(list(found.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return cls(text.strip(), found.stopped)
 
     def to_json(self) -> dict[str, str]:
         return {"text": self.text, "stopped": self.stopped}
@@ -226,7 +221,7 @@ class Kept:
     """What was put on disk of one model."""
 
     found: Likelihoods
-    answers: list[Written]
+    answers: list[Answer]
     scores: list[TextScores]
 
 
@@ -236,7 +231,7 @@ def _metrics(parts: list[TextScores]) -> dict[str, float]:
 
 def _greedy(encoder: RowEncoder, max_new_tokens: int | str) -> Sampling:
     assert isinstance(max_new_tokens, int)
-    return Sampling(max_new_tokens=max_new_tokens, eos_ids=encoder.encoder.ends)
+    return Sampling(max_new_tokens=max_new_tokens, eos_ids=encoder.encoder.ends, stop=encoder.stop)
 
 
 def _rows(source: Source, rows: np.ndarray) -> list[Row]:
