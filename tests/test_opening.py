@@ -153,18 +153,23 @@ def test_stopped_before_the_first_step(tmp_path, monkeypatch):
 
 
 def test_stopped_while_scoring(tmp_path, monkeypatch):
-    from tunewright.judging import Judge
+    from tunewright import judging
 
-    real, calls = Judge._stop_if_asked, []
+    real, calls = judging.stopping, []
 
-    def stop(self):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        real(self)
+    def stopping(signal_of, runtime):
+        look = real(signal_of, runtime)
+
+        def stop():
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            look()
+
+        return stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(Judge, "_stop_if_asked", stop)
+        patch.setattr(judging, "stopping", stopping)
         with pytest.raises(StoppedError, match="during an evaluation"):
             whole.start(tmp_path)
     same(tunewright.train(resume="latest", runs=tmp_path), whole.finished("single", "lora"))

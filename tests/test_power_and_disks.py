@@ -195,9 +195,9 @@ def test_runs_ls_tells_the_truth_within_five_seconds(tmp_path, capsys):
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("where", ["save_model", "judge", "write_report", "last step"])
 def test_the_first_signal_after_the_last_step_is_honoured(tmp_path, monkeypatch, number, code, where):
-    from tunewright import judging
     from tunewright.evaluation import report
     from tunewright.models import saving
+    from tunewright.tasks import classify_scoring
 
     def then(real):
         return lambda *a, **k: os.kill(os.getpid(), number) or real(*a, **k)
@@ -206,7 +206,7 @@ def test_the_first_signal_after_the_last_step_is_honoured(tmp_path, monkeypatch,
         if where == "last step":  # between the last look of the loop and its end
             patch.setattr(stages, "keep_best", then(stages.keep_best))
         else:
-            owner = {"save_model": saving, "judge": judging, "write_report": report}[where]
+            owner = {"save_model": saving, "judge": classify_scoring, "write_report": report}[where]
             patch.setattr(owner, where, then(getattr(owner, where)))
         with pytest.raises(StoppedError, match="after the last step; continue with --resume") as caught:
             whole.start(tmp_path)

@@ -19,7 +19,7 @@ DATA = {"data": {"train": "a.jsonl"}}
 
 # A legal value of every setting, none of them the default.
 VALUES = {
-    "task": ["classify"],
+    "task": ["classify", "generate", "continue"],
     "model": ["owner/name", "run:x", "./folder"],
     "revision": ["main"],
     "name": ["a-1"],
@@ -63,6 +63,17 @@ VALUES = {
     "evaluation.before": [False],
     "evaluation.prompts": [["It was good.", "A: b # c", "é\n'\"", "- x", "null", "1e-4"]],
     "evaluation.bootstrap_samples": [200],
+    "evaluation.retain": ["general", "own.txt", "none"],
+    "evaluation.generate_rows": [0, 12],
+    "evaluation.max_new_tokens": [40],
+    "data.template": ["Q: {question}\n\nA: {answer}", "alpaca"],
+    "data.completion": ["answer"],
+    "data.references": ["answers"],
+    "data.learn": ["all", "assistant"],
+    "data.mask": ["words"],
+}
+TASKS = {"evaluation.generate_rows": "generate", "evaluation.max_new_tokens": "generate", "data.mask": "continue"} | {
+    f"data.{name}": "generate" for name in ("template", "completion", "references", "learn")
 }
 CASES = [(path, value) for path, values in VALUES.items() for value in values]
 
@@ -78,7 +89,8 @@ def test_every_setting_has_a_case_here():
 
 @pytest.mark.parametrize("path, value", CASES, ids=lambda v: str(v)[:30])
 def test_every_value_comes_back_from_yaml_and_from_an_override(tmp_path, path, value):
-    made = build_recipe(DATA, [f"{path}={json.dumps(value)}"])
+    task = TASKS.get(path, "classify") if path != "task" else value
+    made = build_recipe(DATA, [f"task={task}", f"{path}={json.dumps(value)}"])
     assert of(made, path) == value
     file = tmp_path / "recipe.yaml"
     file.write_text(dump(made, {path: "given: a # b"}), encoding="utf-8")
@@ -122,7 +134,7 @@ BAD = [
     ({**DATA, "name": "a b"}, "expected letters, digits"),
     ({"data": {"train": "a", "validation": 1.5}}, '"data.validation" is 1.5; '),
     ({"data": "a.jsonl"}, "\"data\" is 'a.jsonl'; "),
-    ({**DATA, "task": "clasify"}, "\"task\" is 'clasify'; expected classify. Did you mean"),
+    ({**DATA, "task": "clasify"}, "\"task\" is 'clasify'; expected classify, generate or continue. Did you mean"),
     ({**DATA, "training": {"class_weights": {"a": -1}}}, '"training.class_weights" is {a: -1}; '),
     ({**DATA, "evaluation": {"prompts": "one"}}, "\"evaluation.prompts\" is 'one'; "),
 ]

@@ -72,7 +72,7 @@ class DataRecipe(_Part):
     """What to learn from."""
 
     train: str
-    """File (JSONL, JSON, CSV, TSV, Parquet; each also .gz; .txt), folder with train/validation/test files, or Hub id."""
+    """File (JSONL, JSON, CSV, TSV, Parquet; also .gz; .txt), folder with train/validation/test files, or Hub id."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | Auto = "auto"
     """File to evaluate on, or the fraction of train to hold out; auto: the folder's own file, else 0.1."""
     revision: str | None = None
@@ -219,7 +219,7 @@ class EvaluationRecipe(_Part):
     max_new_tokens: PositiveInt | Auto = "auto"
     """Tokens an answer may have (generate, continue); auto: what the longest completions need, at most 256."""
     retain: str = "auto"
-    """Text that must not be forgotten: `general` (packaged), a file, or `none`; auto: general where the model writes."""
+    """Text not to be forgotten: `general` (packaged), a file, or `none`; auto: general where the model writes."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
 

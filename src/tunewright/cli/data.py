@@ -51,7 +51,7 @@ def _group() -> None:
         "tunewright data check reviews.csv",
         "tunewright data check reviews.csv --fix -o reviews.fixed.csv",
         "tunewright data check tunewright.yaml --show 3",
-        "tunewright data check questions.jsonl --task generate --model gemma3-270m --show 3",
+        "tunewright data check questions.jsonl --task generate --show 3",
     ),
 )
 def check(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -25,10 +25,7 @@ from tunewright.runtime import Runtime
 class Objective(Protocol):
     """What is minimised."""
 
-    @property
-    def caches(self) -> bool:
-        """Whether layers below the trained ones may run once and be kept."""
-        ...
+    caches: ClassVar[bool]  # whether layers below the trained ones may run once and be kept
 
     def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of the losses of a micro-batch."""

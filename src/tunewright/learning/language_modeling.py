@@ -24,6 +24,7 @@ class LanguageModeling:
     """Next-token loss at target positions; the head runs nowhere else."""
 
     caches: ClassVar[bool] = True  # layers below the trained ones may run once and be kept
+
     def loss_of(self, forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:
         """Sum of −log p of the micro-batch's targets, in nats."""
         places, targets = next_tokens(batch)

@@ -98,7 +98,7 @@ class _TargetLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[part] = grad.to(weight.dtype) @ weight
             if grad_weight is not None:
-                grad_weight += (grad.T.to(hidden.dtype) @ hidden[part]).float()
+                _add_product(grad_weight, grad.T, hidden[part])
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
@@ -111,12 +111,20 @@ class _TargetLoss(torch.autograd.Function):
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         return (
             grad_hidden * scale if grad_hidden is not None else None,
-            (grad_weight * scale).to(ctx.dtypes[0]) if grad_weight is not None else None,
+            grad_weight.mul_(scale).to(ctx.dtypes[0]) if grad_weight is not None else None,
             (grad_bias * scale).to(ctx.dtypes[1]) if grad_bias is not None else None,
             None,
             None,
             None,
         )
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in place where the formats allow it: the weight's gradient is as large as the weight."""
+    if right.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += (left.to(right.dtype) @ right).float()
 
 
 def _loss_and_gradient(

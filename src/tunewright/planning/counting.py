@@ -58,9 +58,10 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
     device = next(forward.model.parameters()).device
     label = torch.from_numpy(np.ascontiguousarray(dataset.labels[[longest]])).to(device)
     sizes = sorted({max(1, len(ids) // 4), max(1, len(ids) // 2), len(ids)})
+    marks = [None if share is None else _marks(n, share, device) for n in sizes]
     batches = [
-        Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest]), None if share is None else _marks(n, share, device))
-        for n in sizes
+        Batch(Texts(ids[:n].to(device), (n,)), label, np.array([longest]), mark)
+        for n, mark in zip(sizes, marks, strict=True)
     ]
 
     def train(batch: Batch) -> None:

@@ -20,6 +20,8 @@ from tunewright.runtime import memory_available, memory_in_use
 
 # Largest micro-batch used when memory is no limit: beyond it a CPU's caches, and so its speed, suffer.
 PREFERRED_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+# What activations of a large model may take on a CPU, though more is free: more gains nothing (benchmarks/sft.py).
+PREFERRED_BYTES = {"cpu": 1 << 30}
 SHARE = 0.5  # of the free memory that activations may take; the rest is for temporaries and everyone else
 
 
@@ -66,7 +68,8 @@ def largest_micro_batch(
     per_token: float, available: int, device: str, longest: int, say: Callable[[str], None] = lambda sentence: None
 ) -> int:
     """Tokens per micro-batch: the preferred number, or less where memory asks for it, never less than one text."""
-    preferred = PREFERRED_TOKENS[device]
+    roomy = int(PREFERRED_BYTES.get(device, available) / max(per_token, 1.0))
+    preferred = min(PREFERRED_TOKENS[device], roomy)
     fits = int(available * SHARE / max(per_token, 1.0))
     chosen = max(min(preferred, fits), longest)
     if fits < preferred:

@@ -21,8 +21,8 @@ from tunewright.data.written_tokens import WrittenDataset
 from tunewright.learning.gradients import Budget, Objective, Training, step_gradient
 from tunewright.models.boundary import BATCH_TOKENS, BoundaryCache, keeps_one_vector
 from tunewright.models.forward import Forward, in_evaluation
-from tunewright.models.likelihoods import target_likelihoods
 from tunewright.models.inference import MAX_TOKENS, predict_logits
+from tunewright.models.likelihoods import target_likelihoods
 from tunewright.planning.counting import undisturbed
 from tunewright.planning.memory import memory_held
 from tunewright.runtime import Runtime, peak_memory

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tunewright.data.encoding import Side
 from tunewright.data.pairs_tokens import pair_rows
@@ -33,7 +33,7 @@ from tunewright.tasks.task import ScoringParts
 class Way(Protocol):
     """One of them."""
 
-    writes: bool  # whether the model can generate
+    writes: ClassVar[bool]  # whether the model can generate
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         """How rows become ids."""
@@ -60,7 +60,7 @@ class Way(Protocol):
 class NextWord:
     """Causal models."""
 
-    writes = True
+    writes: ClassVar[bool] = True
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return RowEncoder.of(form, tokenizer, max_length, truncate)
@@ -86,7 +86,7 @@ class MaskedWord:
 
     masking: Masking
     seed: int  # of the masks that judge; those that teach are drawn anew each time
-    writes = False
+    writes: ClassVar[bool] = False
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return RowEncoder.of(form, tokenizer, max_length, truncate)
@@ -114,7 +114,7 @@ class MaskedWord:
 class Pairs:
     """Encoder–decoder models."""
 
-    writes = True
+    writes: ClassVar[bool] = True
 
     def rows(self, form: Format, tokenizer: Any, max_length: int | None, truncate: Side) -> RowEncoder:
         return pair_rows(form, tokenizer, max_length, truncate)
