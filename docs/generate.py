@@ -12,8 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMMANDS = [
-    ["init"], ["schema"], ["demo"], ["train"], ["evaluate"], ["compare"], ["report"], ["predict"], ["chat"], ["export"], ["push"],
-    ["plan"], ["data"], ["data", "check"], ["doctor"],
+    ["init"], ["schema"], ["demo"], ["train"], ["evaluate"], ["compare"], ["report"], ["predict"], ["chat"], ["export"],
+    ["push"], ["plan"], ["data"], ["data", "check"], ["doctor"],
     ["runs"], ["runs", "ls"], ["runs", "show"], ["runs", "rm"],
 ]  # fmt: skip
 
