@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from tests import whole
 from tunewright import costing
 from tunewright.errors import MachineError
+from tunewright.planning.counting import Work
+from tunewright.planning.time import SCORING_SHARE
 from tunewright.progress import Header, Said
 
 
@@ -76,3 +80,18 @@ def test_a_resumed_run_keeps_its_first_estimate(monkeypatch):
 
     run = train(resume=folder.name, runs=runs)
     assert run.summary["estimate"] == first  # and nothing is compared: the run was measured in part only
+
+
+def test_answers_in_text_are_part_of_the_time():
+    """As many rounds as evaluations, one before and one at the end; the more tokens, the longer."""
+    from tests import writing
+    from tunewright.planning.time import Answers, Speeds
+
+    parts = {part["name"]: part["seconds"] for part in writing.finished("lora").summary["estimate"]["time"]["parts"]}
+    assert parts["answering in text, 5 times"] > 0
+    classifier = whole.finished().summary["estimate"]["time"]["parts"]
+    assert not [part for part in classifier if "answering" in part["name"]]
+    course = SimpleNamespace(works=SimpleNamespace(scoring=Work(0.0, 10.0, 0.0)), model_bytes=400)
+    speeds = Speeds(gemm=100.0 / SCORING_SHARE, bandwidth=200.0)
+    # 20 tokens at 10 operations and 100 a second, then 3 tokens that move 400 bytes at 200 a second.
+    assert Answers(np.array([12, 8]), 3).seconds(course, speeds) == pytest.approx(2.0 + 6.0)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from tunewright.data.preparing import Tokenized
 from tunewright.errors import MachineError
 from tunewright.evaluation.wording import bytes_size as size
@@ -26,11 +28,12 @@ from tunewright.planning.estimate import Estimate, Part
 from tunewright.planning.machine import gemm_rate, memory_bandwidth
 from tunewright.planning.memory import bytes_per_token, memory_free, memory_held
 from tunewright.planning.probe import Steps, choose_steps, probe
-from tunewright.planning.time import BF16_SHARE, WRITING, Course, Speeds, estimate_time
+from tunewright.planning.time import BF16_SHARE, WRITING, Answers, Course, Speeds, estimate_time
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, give_back, peak_memory
 from tunewright.stages import CACHE_SHARE, Base, Trained
+from tunewright.tasks.task import FIRST_ROWS
 
 SHORT_RUN = 60.0  # seconds that nobody needs to know better
 PROBE_SHARE = 0.05  # of the run that a probe in `train` may take
@@ -101,11 +104,22 @@ def _course(recipe: Recipe, trained: Trained, base: Base, tokens: Tokenized, pla
         saved_bytes=weights if full else 4 * trained.report.trainable,
         cached=k > 0,
         bootstrap_samples=recipe.evaluation.bootstrap_samples,
+        answers=_answers(recipe, tokens),
     )
 
 
+def _answers(recipe: Recipe, tokens: Tokenized) -> Answers | None:
+    """Rows answered and prompts shown at each evaluation; their prompts are taken to be like all others."""
+    new, rows = recipe.evaluation.max_new_tokens, recipe.evaluation.generate_rows
+    if not isinstance(new, int):
+        return None
+    shown = len(recipe.evaluation.prompts) or FIRST_ROWS
+    number = min(rows if isinstance(rows, int) else 0, len(tokens.validation)) + shown
+    return Answers(np.resize(tokens.validation.lengths, number), new)
+
+
 def _speeds(course: Course, runtime: Runtime, writing: float | None) -> Speeds:
-    many = course.trainable > FEW_PARAMETERS
+    many = course.trainable > FEW_PARAMETERS or course.answers is not None
     bandwidth = memory_bandwidth(runtime.device) if many else USUAL_BANDWIDTH
     share = BF16_SHARE if runtime.device == "cpu" and runtime.precision == "bf16" else 1.0
     rate = gemm_rate(runtime.device, runtime.precision)

@@ -33,7 +33,7 @@ from tunewright.planning.memory import bytes_per_token, largest_micro_batch
 from tunewright.progress import Phase
 from tunewright.recipe import IN_MEMORY, Recipe, steps_per_epoch
 from tunewright.recording import Recorder
-from tunewright.runtime import Runtime, memory_available
+from tunewright.runtime import Runtime, give_back, memory_available
 from tunewright.tasks.opening import open_task
 from tunewright.tasks.task import ScoringParts, Task
 
@@ -346,6 +346,8 @@ def save(recipe: Recipe, task: Task, base: Base, trained: Trained, tokens: Token
     probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
     if base.untrained:
         recorder.write_tensors("untrained.safetensors", base.untrained)
+
+    give_back()  # what training held, before a second model is read
 
     def check(written: Path) -> None:
         task.put_beside(written, recipe)

@@ -38,6 +38,21 @@ class Speeds:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What is written at each evaluation, by a model that writes."""
+
+    prompts: np.ndarray  # int [rows], tokens of each prompt
+    new_tokens: int  # at most, of each answer
+
+    def seconds(self, course: Course, speeds: Speeds) -> float:
+        """Prompts are read as texts are scored; then every token of a batch moves all weights once."""
+        if not len(self.prompts):
+            return 0.0
+        reading = _scoring(course.works.scoring, speeds)(self.prompts)
+        return reading + self.new_tokens * course.model_bytes / speeds.bandwidth
+
+
+@dataclass(frozen=True)
 class Course:
     """What a run will compute and write, in numbers."""
 
@@ -50,6 +65,7 @@ class Course:
     saved_bytes: int  # of the final model on disk
     cached: bool  # whether a boundary cache is built first
     bootstrap_samples: int
+    answers: Answers | None = None  # None: of a model that writes nothing
 
     @property
     def num_evaluations(self) -> int:
@@ -88,6 +104,9 @@ def estimate_time(course: Course, speeds: Speeds, probe: Probe | None, before: P
     parts.append(_training(course, speeds, probe))
     times = course.num_evaluations
     parts.append(Part(f"evaluating, {times} {'time' if times == 1 else 'times'}", once * times, how))
+    if course.answers is not None:
+        rounds = times + int(plan.evaluate_before) + 1  # the samples once more at the end
+        parts.append(Part(f"answering in text, {rounds} times", rounds * course.answers.seconds(course, speeds)))
     return Time((*parts, *_writing(course, speeds)))
 
 

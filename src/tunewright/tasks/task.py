@@ -26,6 +26,8 @@ from tunewright.recipe import Recipe
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime
 
+FIRST_ROWS = 5  # validation rows shown before and after by a model that writes, where the recipe names no prompts
+
 
 @dataclass(frozen=True)
 class ScoringParts:

@@ -26,10 +26,8 @@ from tunewright.models.likelihoods import Likelihoods
 from tunewright.models.sampling import Sampling
 from tunewright.recording import read_jsonl
 from tunewright.tasks.retaining import Retaining
-from tunewright.tasks.task import ScoringParts
+from tunewright.tasks.task import FIRST_ROWS, ScoringParts
 from tunewright.tasks.ways import Way
-
-FIRST_ROWS = 5  # shown before and after, where the recipe names no prompts
 
 
 @dataclass(frozen=True)
