@@ -106,6 +106,12 @@ def test_equal_prompts_never_fall_on_both_sides(tmp_path):
     assert asked and all(asked.count(prompt) == 4 for prompt in asked)
 
 
+def test_one_prompt_may_serve_all(tmp_path):
+    once = {"training.max_steps": 1, "training.epochs": "auto", "data.template": "a story {film}"}
+    run = writing.start(tmp_path, settings=once)
+    assert run.summary["data"]["validation_rows"] == 4
+
+
 def test_prompts_that_are_in_train_too_are_said(tmp_path):
     run = writing.start(
         tmp_path, validation=str(writing.data_file()), settings={"training.max_steps": 1, "training.epochs": "auto"}

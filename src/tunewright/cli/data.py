@@ -25,6 +25,7 @@ from tunewright.cli.options import (
     TextColumn,
     example,
     override,
+    typed,
 )
 from tunewright.cli.train import is_recipe
 from tunewright.errors import DataError, TunewrightError, UsageError
@@ -209,7 +210,7 @@ def _next_command(subject: str, recipe: Recipe, fixed: Path | None) -> str:
         words += ["--model", recipe.model if named else WRITER]
     for name in ("template", "completion"):
         value = getattr(recipe.data, name)
-        words += [f"--{name}", value] if value is not None else []
+        words += [f"--{name}", typed(value)] if value is not None else []
     for name in ("references", "learn"):
         if name in recipe.data.model_fields_set:
             words += ["-s", f"data.{name}={getattr(recipe.data, name)}"]

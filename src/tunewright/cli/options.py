@@ -11,6 +11,19 @@ import typer
 from tunewright.errors import UsageError
 from tunewright.runs import RunRef, find_run
 
+
+def new_lines(template: str | None) -> str | None:
+    """A template as meant: a shell hands on `\\n` as two characters, and nobody wants those in a prompt."""
+    if template is None or Path(template).is_file():
+        return template
+    return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def typed(template: str) -> str:
+    """The same as it is typed, on one line."""
+    return template.replace("\n", "\\n").replace("\t", "\\t")
+
+
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Name, unique prefix, `latest`, path, or RUN:best, RUN:step-400.")
 ]
@@ -25,9 +38,14 @@ BaseModel = Annotated[
     typer.Option(metavar="M", help="Base model: minilm, gemma3-270m, a folder, a .gguf file, a Hub id or run:NAME."),
 ]
 TaskName = Annotated[str | None, typer.Option(metavar="T", help="What to learn: classify, generate or continue.")]
+
 Template = Annotated[
     str | None,
-    typer.Option(metavar="TEXT|FILE", help="Prompt and completion over the columns: 'Q: {question} A: {answer}'."),
+    typer.Option(
+        metavar="TEXT|FILE",
+        callback=new_lines,
+        help="Prompt and completion over the columns: 'Q: {question}\\nA: {answer}'.",
+    ),
 ]
 CompletionColumn = Annotated[
     str | None, typer.Option("--completion", metavar="COL", help="Column of what must be written (generate).")

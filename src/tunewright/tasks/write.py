@@ -199,10 +199,11 @@ def _parts(splits: Splits, form: Format, recipe: Recipe) -> tuple[np.ndarray, np
 
 
 def _prompt_hashes(source: Source, form: Format) -> np.ndarray:
-    """uint64 [N]: equal prompts, equal number; of plain text, the text."""
+    """uint64 [N]: equal prompts, equal number; of plain text, and where one prompt serves all, the whole row."""
     if form.name == "plain text":
         return _row_hashes(source, form)
-    return np.array([text_hash(_as_text(form.prompt(row))) for row in source.rows()], np.uint64)
+    hashes = np.array([text_hash(_as_text(form.prompt(row))) for row in source.rows()], np.uint64)
+    return hashes if len(np.unique(hashes)) > 1 else _row_hashes(source, form)
 
 
 def _row_hashes(source: Source, form: Format) -> np.ndarray:
