@@ -34,7 +34,7 @@ def test_known_answer_of_a_linear_layer():
             return self.weight(torch.ones(texts.num_tokens, 16)).mean(0, keepdim=True)
 
     linear = Linear()
-    works = count(SimpleNamespace(model=linear, logits=linear.logits), OBJECTIVE, DATA, DATA.lengths, 0)
+    works = count(SimpleNamespace(model=linear, logits=linear.logits, rounding=64), OBJECTIVE, DATA, DATA.lengths, 0)
     assert works.scoring.linear == pytest.approx(2 * 16 * 2) and works.training.linear == pytest.approx(4 * 16 * 2)
     assert works.scoring.square == pytest.approx(0, abs=1e-6) and works.caching == Work()
 
@@ -45,6 +45,15 @@ def test_counts_of_short_texts_foretell_a_long_one():
     works = count(Forward(model), OBJECTIVE, DATA, DATA.lengths, 0)
     assert works.training.flops(short) > 2.5 * works.scoring.flops(short) > 0
     assert works.training.square > 0  # attention is counted on a CPU too
+
+
+def test_rounding_up_teaches_nothing_of_longer_texts():
+    """In bf16 token counts are rounded up to 64: cuts of 12, 24 and 48 tokens would all cost the same."""
+    plain, rounding = Forward(configs.build("bert")), Forward(configs.build("bert"))
+    rounding.compute_in("bf16")
+    long = np.array([200])
+    expected, found = (count(f, OBJECTIVE, DATA, DATA.lengths, 0).scoring.flops(long) for f in (plain, rounding))
+    assert found == pytest.approx(expected, rel=0.1) and rounding.rounding == 64
 
 
 def test_frozen_layers_cost_forward_only_and_lower_ones_nothing():

@@ -56,6 +56,7 @@ class Forward:
     packed: bool = True  # texts end to end; False: pad and call the model as it is
     one_token: bool = True  # compute the last layer for the pooled token alone where its parts are known
     precision: str = "fp32"  # fp32, bf16: see `compute_in`
+    rounding: int = ROUNDING  # in bf16 on a CPU, token counts are rounded up to a multiple of this
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -218,11 +219,11 @@ class Forward:
         return torch.autocast(texts.device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
     def _rounded_up(self, tokens: Tensor) -> Tensor:
-        """[N] or [N, D] with zeros behind, a text of its own that nobody reads, up to a multiple of ROUNDING.
+        """[N] or [N, D] with zeros behind, a text of its own that nobody reads, up to a multiple of `rounding`.
 
         On a CPU, bf16 products are compiled for their shape and kept: every N of its own would be 10 MB and more.
         """
-        extra = -len(tokens) % ROUNDING if self.precision == "bf16" and tokens.device.type == "cpu" else 0
+        extra = -len(tokens) % self.rounding if self.precision == "bf16" and tokens.device.type == "cpu" else 0
         return torch.cat([tokens, tokens.new_zeros(extra, *tokens.shape[1:])]) if extra else tokens
 
     def _padded(self, texts: Texts) -> Tensor:

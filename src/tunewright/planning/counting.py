@@ -78,7 +78,7 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
         with torch.no_grad(), in_evaluation(forward.model):
             forward.states(batch.texts, k)
 
-    with undisturbed(forward.model):
+    with undisturbed(forward.model), _unrounded(forward):
         counted = [_work(step, batches, sizes) for step in (train, score, *([cache] if k else []))]
     return Works(*counted, *([] if k else [Work()]))
 
@@ -106,6 +106,16 @@ def undisturbed(model: Any) -> Generator[None]:
             yield
         finally:
             model.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def _unrounded(forward: Forward) -> Generator[None]:
+    """Every token counts as itself: short cuts would all round up to the same size, and teach nothing of longer texts."""
+    rounding, forward.rounding = forward.rounding, 1
+    try:
+        yield
+    finally:
+        forward.rounding = rounding
 
 
 def zeros(forward: Forward, texts: Texts, k: int) -> Boundary | None:
