@@ -110,7 +110,7 @@ def undisturbed(model: Any) -> Generator[None]:
 
 @contextlib.contextmanager
 def _unrounded(forward: Forward) -> Generator[None]:
-    """Every token counts as itself: short cuts would all round up to the same size, and teach nothing of longer texts."""
+    """Every token counts as itself: short cuts would all round up to one size, and teach nothing of longer texts."""
     rounding, forward.rounding = forward.rounding, 1
     try:
         yield
