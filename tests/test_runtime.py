@@ -100,12 +100,10 @@ def test_a_killed_rank_ends_the_run_and_it_goes_on(together, tmp_path):
     assert done.returncode != 0 and time.perf_counter() - begin < 240
     folder = only_folder(tmp_path / "runs")
     summary = read_summary(folder)
+    assert summary["state"] in ("failed", "interrupted") and summary["error"], summary
     said = [line for line in done.stderr.splitlines() if line.startswith("error[")]
-    if summary["error"]:
-        assert summary["state"] in ("failed", "interrupted") and len(said) == 1, (summary, done.stderr)
-        assert "rank is gone" in said[0] or "stopped at step" in said[0]
-    else:  # on a machine with no time to spare the launcher kills the other rank before it can say anything
-        assert summary["state"] == "interrupted" and not said, (summary, done.stderr)
+    assert len(said) == 1, done.stderr
+    assert "rank is gone" in said[0] or "stopped at step" in said[0]
     resumed = two_ranks(tmp_path, ["train", "--resume", str(folder), "--runs", str(tmp_path / "runs")])
     assert resumed.returncode == 0, resumed.stderr
     one, two = (whole.tensors(path / "model") for path in (together, folder))
