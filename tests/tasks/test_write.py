@@ -94,6 +94,25 @@ def test_prompts_of_the_recipe_are_put_into_the_template(tmp_path):
     assert row["prompt"] == "good good" and "reference" not in row
 
 
+def test_rows_that_were_just_answered_are_not_answered_again(tmp_path, monkeypatch):
+    """Before, after each of two epochs, and, of the model that was kept, the shown ones once more."""
+    from tunewright.tasks import write_scoring
+
+    real, asked = write_scoring.generate, []
+
+    def generate(model, prompts, *rest, **named):
+        asked.append(len(prompts))
+        return real(model, prompts, *rest, **named)
+
+    monkeypatch.setattr(write_scoring, "generate", generate)
+    run = writing.start(tmp_path, settings={"training.epochs": 2.0})
+    rows = len(whole.lines(run.folder, "predictions/validation.jsonl"))
+    assert rows == 4 and asked == [4, 4, 4, 4]
+    samples = whole.lines(run.folder, "samples.jsonl")
+    answers = {row["prompt"]: row["prediction"] for row in whole.lines(run.folder, "predictions/validation.jsonl")}
+    assert {row["prompt"]: row["prediction"] for row in samples if row.get("final")} == answers
+
+
 def test_equal_prompts_never_fall_on_both_sides(tmp_path):
     rows = [{"film": f"good {'plot ' * (i // 4)}", "verdict": "good" if i % 2 else "bad"} for i in range(40)]
     path = tmp_path / "rows.jsonl"

@@ -55,6 +55,7 @@ class WriteScorer:
         self.retaining = Retaining(parts, way.retained())
         self.found: Likelihoods | None = None  # of the latest evaluation
         self.answers: list[Answer] = []
+        self.just_answered = False  # since the weights last changed
 
     # ---- what the judge calls ----
 
@@ -66,6 +67,7 @@ class WriteScorer:
         assert isinstance(validation, WrittenDataset)
         self.found = self.way.likelihoods(validation, self.parts)
         self.answers = self._written(self.asked)
+        self.just_answered = True
         return _metrics(self._scores(self.found, self.answers))
 
     def keep(self, name: str) -> None:
@@ -77,7 +79,9 @@ class WriteScorer:
         )
 
     def samples(self) -> list[dict[str, Any]]:
-        answers = self._written(self.prompts)
+        shown = self.prompts == self.asked[: len(self.prompts)]
+        answers = self.answers[: len(self.prompts)] if shown and self.just_answered else self._written(self.prompts)
+        self.just_answered = False  # the next step changes the weights
         return [
             {"prompt_id": i, "prompt": asked.prompt, "prediction": answer.text, "stopped": answer.stopped}
             | ({"reference": asked.references[0]} if asked.references else {})
