@@ -7,10 +7,12 @@ smallest pair of runs that shows the effect, where it must show, and what it mus
 from __future__ import annotations
 
 import json
+import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +124,8 @@ def seen(frozen: tuple[tuple[str, str], ...]) -> Seen:
     recipe = recipe_files.build_recipe({}, [f"{key}={value}" for key, value in frozen])
     watching = Watching()
     with watching:
-        run = fine_tune(recipe, runs=whole.scratch() / f"fields-{abs(hash(frozen))}")
+        # A folder of its own: a second run of one name in the same minute would be called another.
+        run = fine_tune(recipe, runs=Path(tempfile.mkdtemp(dir=whole.scratch())))
     return _look(run, watching)
 
 
