@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +29,7 @@ class Walk:
         values = {"model": str(whole.base(kind)), "data": {"train": "(in memory)"}}
         self.recipe = build_recipe(values, [*given, *overrides])
         self.recorder = Recorder(folder, lambda event: None)
-        self.data = stages.read_data(self.recipe, rows or whole.rows(), None, self.recorder)
+        self.data = stages.read_data(self.recipe, rows or whole.rows(), None, Path("runs"), self.recorder)
         self.base = stages.load_base(self.recipe, self.data, folder, self.recorder)
         self.resolved, self.origins = stages.resolve(self.recipe, self.data, self.base)
         self.tokens = stages.tokenize(self.resolved, self.data, self.base, ALONE, self.recorder)

@@ -20,11 +20,13 @@ METRICS = {  # those that mean something for each kind of label
     "multi": ("micro_f1", "macro_f1", "accuracy", "roc_auc", "loss"),
     "number": ("rmse", "mae", "pearson", "spearman", "loss"),
     "text": ("loss", "perplexity", "token_accuracy"),
+    "preference": ("accuracy", "loss", "margin"),  # of comparisons: reward models, and DPO
+    "align": ("reward", "score", "kl", "judge", "win_rate"),
 }
 WRITTEN_METRICS = ("exact_match", "f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")  # of generated text
-LONGEST = {"text": 1024}  # tokens of a prompt with its completion
+LONGEST = {"text": 1024, "preference": 1024, "align": 1024}  # tokens of a prompt with its completion
 LONGEST_TEXT = 256  # beyond this a small encoder gains little and pays much
-SHARE_KEPT_WHOLE = {"text": 99}  # percent of the rows
+SHARE_KEPT_WHOLE = {"text": 99, "preference": 99, "align": 99}  # percent of the rows
 MOST_NEW_TOKENS = 256
 ROWS_ANSWERED, SHORT_ANSWER = 32, 64
 
@@ -37,10 +39,11 @@ class Facts:
     token_lengths: np.ndarray  # of a sample of texts, before truncation
     context_length: int  # most tokens the model can read
     num_parameters: int
-    kind: str  # single, multi, number, text
+    kind: str  # single, multi, number, text, preference, align
     default_metric: str
-    completion_lengths: np.ndarray | None = None  # of a sample of completions, where the task is to generate
+    completion_lengths: np.ndarray | None = None  # of a sample of completions, where the model writes them
     learn: str = "auto"  # what the format of the rows is for
+    answer_limit: int | None = None  # tokens of an answer as the base was tuned, where it was
 
 
 @dataclass
@@ -80,23 +83,30 @@ def _length(decisions: Decisions, facts: Facts) -> None:
 
 
 def _evaluation(decisions: Decisions, facts: Facts) -> None:
-    if facts.kind != "text":
+    writes = facts.kind in ("text", "align") or facts.completion_lengths is not None
+    if not writes:
         decisions.settle("evaluation.metric", facts.default_metric, f"labels are {facts.kind}")
-        decisions.settle("evaluation.retain", "none", "a classifier writes nothing; say general to measure drift")
+        decisions.settle("evaluation.retain", "none", "it writes nothing; say general to measure drift")
         return
     decisions.settle("evaluation.metric", facts.default_metric, "the same for every text")
     decisions.settle("evaluation.retain", "general", "a model that writes can forget how")
-    lengths = facts.completion_lengths
-    if lengths is None:
+    if facts.kind == "text" and facts.completion_lengths is None:
         decisions.settle("evaluation.max_new_tokens", SHORT_ANSWER, "enough to see the style")
         return
     decisions.settle("data.learn", facts.learn, "what rows of this format are for")
-    longest = int(np.percentile(lengths, 99)) if len(lengths) else SHORT_ANSWER
-    value = min(MOST_NEW_TOKENS, -(-(longest + 1) // 8) * 8)
-    decisions.settle("evaluation.max_new_tokens", value, f"99 of 100 completions have at most {longest} tokens")
+    decisions.settle("evaluation.max_new_tokens", *_answer_length(facts))
     tokens = decisions.values["evaluation"]["max_new_tokens"]
     rows = max(8, ROWS_ANSWERED * SHORT_ANSWER // max(SHORT_ANSWER, tokens))
     decisions.settle("evaluation.generate_rows", rows, f"answers of up to {tokens} tokens")
+
+
+def _answer_length(facts: Facts) -> tuple[int, str]:
+    if facts.completion_lengths is None:
+        known = facts.answer_limit
+        return (known, "as the base was tuned") if known else (SHORT_ANSWER, "nobody said how long an answer is")
+    longest = int(np.percentile(facts.completion_lengths, 99)) if len(facts.completion_lengths) else SHORT_ANSWER
+    value = min(MOST_NEW_TOKENS, -(-(longest + 1) // 8) * 8)
+    return value, f"99 of 100 completions have at most {longest} tokens"
 
 
 def _trainable(decisions: Decisions) -> None:
@@ -108,34 +118,57 @@ def _trainable(decisions: Decisions) -> None:
 
 def _training(decisions: Decisions, facts: Facts) -> None:
     n, method = facts.num_examples, decisions.values["trainable"]["method"]
+    if facts.kind == "align":
+        decisions.settle("training.batch_size", 32, "completions per iteration")
     decisions.settle("training.batch_size", 8 if n <= 10_000 else 16 if n <= 50_000 else 32, f"{n:,} training rows")
     if decisions.values["training"]["max_steps"] is None:
-        decisions.settle("training.epochs", _epochs(n, facts.kind == "text"), f"{n:,} training rows")
-    rate = _learning_rate(method, facts.num_parameters, facts.kind == "text")
-    decisions.settle("training.learning_rate", *rate)
+        decisions.settle("training.epochs", *_epochs(n, facts.kind, decisions.values))
+    decisions.settle("training.learning_rate", *_learning_rate(method, facts))
     if method == "full":
         decisions.origins["training.base_dropout"] = "auto: the model's own, every layer is trained"
     else:
         decisions.settle("training.base_dropout", 0.0, "the base is frozen")
 
 
-def _epochs(num_examples: int, writes: bool) -> float:
-    """Fewer rows, more passes; about 3,000 to 30,000 rows seen in all, and fewer where every token teaches."""
-    passes = ((300, 10), (800, 6), (20_000, 3), (100_000, 2))
-    for rows, epochs in ((300, 5), (3_000, 3), (20_000, 2)) if writes else passes:
-        if num_examples <= rows:
-            return float(epochs)
-    return 1.0
+PASSES = {  # rows up to which so many passes; beyond them 1
+    "labels": ((300, 10), (800, 6), (20_000, 3), (100_000, 2)),
+    "text": ((300, 5), (3_000, 3), (20_000, 2)),  # every token teaches
+    "preference": ((1_000, 2),),  # a reward model overfits soon (Ouyang et al. 2022, C.2: one pass)
+}
+ITERATIONS = 40  # of sampling and learning, where nobody says how many
 
 
-def _learning_rate(method: str, num_parameters: int, writes: bool) -> tuple[float, str]:
-    large = num_parameters > 500_000_000
-    if method == "head":
-        return (2e-4, "the head of a language model") if writes else (1e-3, "a new head on a frozen model")
-    if method == "lora":
-        small = "LoRA on a small model" if writes else "LoRA on a small encoder"
-        return (2e-4, "LoRA on a large model") if large else (5e-4, small)
-    return (1e-5, "every parameter of a large model") if large else (5e-5, "every parameter of a small model")
+def _epochs(n: int, kind: str, values: Mapping[str, Any]) -> tuple[float, str]:
+    """Fewer rows, more passes; about 3,000 to 30,000 rows seen in all."""
+    if kind == "align":
+        rows = Recipe.model_validate(values).rows_per_iteration
+        return max(1.0, ITERATIONS * rows / n), f"about {ITERATIONS} iterations, or every prompt once"
+    for rows, epochs in PASSES.get(kind, PASSES["labels"]):
+        if n <= rows:
+            return float(epochs), f"{n:,} training rows"
+    return 1.0, f"{n:,} training rows"
+
+
+RATES = {  # method -> kind of facts -> rate and reason; "large": beyond 500 million parameters
+    "head": {"labels": 1e-3, "text": 2e-4, "preference": 1e-3, "align": 1e-5},
+    "lora": {"labels": 5e-4, "text": 5e-4, "preference": 2e-4, "align": 1e-4},
+    "lora, large": {"labels": 2e-4, "text": 2e-4, "preference": 5e-5, "align": 2e-5},
+    "full": {"labels": 5e-5, "text": 5e-5, "preference": 1e-5, "align": 2e-6},
+    "full, large": {"labels": 1e-5, "text": 1e-5, "preference": 5e-6, "align": 1e-6},
+}
+RATE_WORDS = {
+    "head": "a new head on a frozen model",
+    "lora": "LoRA on a small model",
+    "lora, large": "LoRA on a large model",
+    "full": "every parameter of a small model",
+    "full, large": "every parameter of a large model",
+}
+
+
+def _learning_rate(method: str, facts: Facts) -> tuple[float, str]:
+    size = method if facts.num_parameters <= 500_000_000 or method == "head" else f"{method}, large"
+    kind = facts.kind if facts.kind in RATES[size] else "labels"
+    return RATES[size][kind], RATE_WORDS[size]
 
 
 def _check(recipe: Recipe, facts: Facts) -> None:
@@ -161,12 +194,16 @@ def _check(recipe: Recipe, facts: Facts) -> None:
 
 def _check_metric(recipe: Recipe, facts: Facts) -> None:
     metric, allowed = recipe.evaluation.metric, METRICS[facts.kind]
-    if facts.completion_lengths is not None:
+    if facts.kind == "text" and facts.completion_lengths is not None:
         allowed += WRITTEN_METRICS
     if metric not in allowed:
-        what = f"these labels are {facts.kind}" if facts.kind != "text" else f"the task is {recipe.task}"
+        labelled = facts.kind in ("single", "multi", "number")
+        what = f"these labels are {facts.kind}" if labelled else f"the task is {recipe.task}"
         found = f'"evaluation.metric" is {metric}; {what}, expected one of {", ".join(allowed)}'
         raise RecipeError(found, field="evaluation.metric")
+    if metric == "judge" and recipe.evaluation.judge is None:
+        found = '"evaluation.metric" is judge, and there is none'
+        raise RecipeError(f"{found}; give evaluation.judge, or the metric reward", field="evaluation.judge")
     if metric in WRITTEN_METRICS and recipe.evaluation.generate_rows == 0:
         found = f'"evaluation.metric" is {metric}, which needs written answers, and evaluation.generate_rows is 0'
         raise RecipeError(f"{found}; expected some rows, or the metric loss.", field="evaluation.generate_rows")

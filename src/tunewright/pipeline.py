@@ -1,7 +1,7 @@
 """The flow of a run, one call per arrow; what each arrow does is in its own place.
 
     recipe -> data -> base model -> decisions -> tokens -> trainable -> plan
-           -> [boundary cache] -> fit -> model -> report
+           -> [boundary cache] -> learn -> model -> report
 
 `stages` holds the arrows that take more than a line, `judging` the scores; this file says the order.
 """
@@ -16,8 +16,7 @@ from typing import Any
 from tunewright import costing, describing, judging, opening, stages
 from tunewright.data.preparing import Tokenized
 from tunewright.learning.checkpoints import Checkpoint
-from tunewright.learning.gradients import Training
-from tunewright.learning.loop import FitPlan, Hooks, fit
+from tunewright.learning.loop import FitPlan, Hooks
 from tunewright.progress import Finished, Listener, Phase, silent
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder, Stopwatch, now
@@ -67,9 +66,11 @@ def fine_tune(
         store, checkpoint = stages.checkpoints(resolved, task, base, caches, runtime, recorder, resuming, force)
         recorder.state("running", "training")
         hooks = Hooks(judge.log, judge.evaluate, judge.evaluated, judge.stepped, recorder.say, stop_signal)
-        training = Training(tokens.train, tokens.train.lengths, caches.train)
+        lesson = stages.lesson(
+            resolved, tokens, base, trained, caches, plan, store, hooks, runtime, recorder, checkpoint
+        )
         with watch.timing("fit"):
-            state = fit(trained.forward, trained.objective, training, plan, store, hooks, runtime, checkpoint)
+            state = task.learn(lesson)
 
         stop_signal.at_once()
         recorder.state("saving", "saving the model")
@@ -101,7 +102,7 @@ class Prepared:
 
 def prepared(recipe: Recipe, data: Any, validation: Any, runs: Path, runtime: Runtime, recorder: Recorder) -> Prepared:
     """The arrows up to the first step, the same for a run and for `plan`."""
-    task = stages.read_data(recipe, data, validation, recorder)
+    task = stages.read_data(recipe, data, validation, runs, recorder)
     base = stages.load_base(recipe, task, runs, recorder)
     resolved, origins = stages.resolve(recipe, task, base)
     tokens = stages.tokenize(resolved, task, base, runtime, recorder)

@@ -10,13 +10,12 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from tunewright.recipe_align import BY_REWARD, AlignRecipe, RewardRecipe
+from tunewright.recipe_part import Auto, Clash, Fraction, Part, PositiveFloat, PositiveInt
 
 IN_MEMORY = "(in memory)"  # stands in a recipe for a Python object
-Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Metric = Literal[
     "auto",
@@ -41,34 +40,16 @@ Metric = Literal[
     "rouge_l",
     "bleu",
     "chrf",
+    "margin",
+    "score",
+    "reward",
+    "kl",
+    "judge",
+    "win_rate",
 ]
 
 
-class Clash(ValueError):
-    """Two settings that can't both hold; `field` is the one to change."""
-
-    def __init__(self, message: str, field: str) -> None:
-        self.field = field
-        super().__init__(message)
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_number(cls, value: object, info: ValidationInfo) -> object:
-        """A yes would otherwise pass for 1."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError(
-                "text or a number; YAML reads yes, no, on and off as true and false, so text goes in quotes"
-            )
-        return value
-
-
-class DataRecipe(_Part):
+class DataRecipe(Part):
     """What to learn from."""
 
     train: str
@@ -91,6 +72,8 @@ class DataRecipe(_Part):
     """Column that holds the accepted answers, where there are several (generate); default: the completion."""
     learn: Literal["completion", "all", "assistant"] | Auto = "auto"
     """What is learnt: the completion, everything, or each answer of the assistant; auto: what the format is for."""
+    margin: str | None = None
+    """Column that holds by how much the chosen completion is better (reward)."""
     mask: Literal["tokens", "words"] = "tokens"
     """What is hidden when an encoder learns from plain text: single tokens, or whole words (continue)."""
     max_length: PositiveInt | Auto = "auto"
@@ -107,7 +90,7 @@ class DataRecipe(_Part):
         return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
-class TrainableRecipe(_Part):
+class TrainableRecipe(Part):
     """Which parameters learn."""
 
     method: Literal["full", "head", "lora"] = "lora"
@@ -146,15 +129,15 @@ class TrainableRecipe(_Part):
         return None if self.layers == "all" else int(self.layers.split()[1])
 
 
-class TrainingRecipe(_Part):
+class TrainingRecipe(Part):
     """How they learn."""
 
     epochs: Annotated[float, Field(gt=0, lt=1e6)] | Auto = "auto"
     """Times the training data is seen; give epochs or max_steps."""
     max_steps: PositiveInt | None = None
-    """Optimizer steps, instead of epochs."""
+    """Optimizer steps, instead of epochs; iterations where the task is align."""
     batch_size: PositiveInt | Auto = "auto"
-    """Examples per optimizer step, over all ranks."""
+    """Examples per optimizer step, over all ranks; completions per iteration where they are sampled (align)."""
     micro_batch_tokens: PositiveInt | Auto = "auto"
     """Most tokens computed at once; a step's examples are split to fit, its gradient stays the same."""
     learning_rate: PositiveFloat | Auto = "auto"
@@ -171,6 +154,8 @@ class TrainingRecipe(_Part):
     """Weight of each class in the loss; balanced: inverse to its frequency."""
     label_smoothing: Fraction = 0.0
     """Probability mass taken from the true class and spread over all (single-label)."""
+    centring: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of (score of chosen + score of rejected)² in the loss, which keeps scores near 0 (reward)."""
     base_dropout: Fraction | Auto = "auto"
     """Dropout inside the base model; auto: the model's own for full, none where the base is frozen."""
     early_stopping: PositiveInt | None = None
@@ -201,25 +186,28 @@ class TrainingRecipe(_Part):
         return self
 
 
-class EvaluationRecipe(_Part):
+class EvaluationRecipe(Part):
     """How it is judged."""
 
     every: PositiveInt | Literal["epoch"] = "epoch"
-    """Steps between evaluations, or one per epoch."""
+    """Steps between evaluations, or one per epoch; iterations where the task is align."""
     keep: Literal["best", "last"] = "best"
     """Which checkpoint becomes the final model."""
     metric: Metric = "auto"
-    """Metric that decides which is best; auto: accuracy, micro_f1 (several labels), rmse (numbers) or loss (text)."""
+    """Metric that decides which is best; auto: accuracy, micro_f1 (several labels), rmse (numbers), loss (text) or
+    reward (align)."""
     before: bool = True
     """Score the untrained model first (epoch 0)."""
-    prompts: list[str] = []
+    prompts: list[str] = []  # noqa: RUF012 - pydantic copies it
     """Texts shown before and after; where the model writes, the first validation rows if none are given."""
     generate_rows: Annotated[int, Field(ge=0, lt=2**31)] | Auto = "auto"
-    """Validation rows answered in text at each evaluation (generate); auto: 32, less where answers are long."""
+    """Validation rows answered in text at each evaluation (generate, align); auto: 32, less where answers are long."""
     max_new_tokens: PositiveInt | Auto = "auto"
-    """Tokens an answer may have (generate, continue); auto: what the longest completions need, at most 256."""
+    """Tokens an answer may have (generate, continue, align); auto: what the longest completions need, at most 256."""
     retain: str = "auto"
     """Text not to be forgotten: `general` (packaged), a file, or `none`; auto: general where the model writes."""
+    judge: RewardRecipe | None = None
+    """A reward that training never sees, to judge by (align)."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples behind each 95 % interval."""
 
@@ -228,24 +216,30 @@ ONLY_FOR = {
     "data.text": ("classify", "continue"),
     "data.label": ("classify",),
     "data.labels": ("classify",),
-    "data.template": ("generate",),
+    "data.template": ("generate", "reward", "align"),
     "data.completion": ("generate",),
+    "data.margin": ("reward",),
     "data.references": ("generate",),
     "data.learn": ("generate",),
     "data.mask": ("continue",),
     "training.class_weights": ("classify",),
     "training.label_smoothing": ("classify",),
-    "evaluation.generate_rows": ("generate",),
-    "evaluation.max_new_tokens": ("generate", "continue"),
+    "training.centring": ("reward",),
+    "evaluation.generate_rows": ("generate", "align"),
+    "evaluation.max_new_tokens": ("generate", "continue", "align"),
+    "evaluation.judge": ("align",),
+    "align": ("align",),
+    "reward": ("align",),
 }
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """Everything a run depends on."""
 
-    task: Literal["classify", "generate", "continue"] = "classify"
+    task: Literal["classify", "generate", "continue", "reward", "align"] = "classify"
     """What the model learns to do; classify: a label, several labels, or a number for each text; generate: write a
-    completion for a prompt; continue: plain text, by its next or its masked words."""
+    completion for a prompt; continue: plain text, by its next or its masked words; reward: score completions as people
+    ranked them; align: write what scores high, or what people preferred."""
     model: str = "minilm"
     """Base model: `minilm` or `gemma3-270m` (packaged), a folder, a .gguf file, a Hub id, or run:NAME."""
     revision: str | None = None
@@ -255,14 +249,48 @@ class Recipe(_Part):
     data: DataRecipe
     trainable: TrainableRecipe = TrainableRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    align: AlignRecipe = AlignRecipe()
+    reward: list[RewardRecipe] = []  # noqa: RUF012 - pydantic copies it
+    """Where the score of a completion comes from (align with ppo or grpo): one source, or several with weights."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return [value] if isinstance(value, (dict, RewardRecipe)) else value
+
+    @model_validator(mode="after")
+    def _reward_where_it_is_learnt_from(self) -> Recipe:
+        if self.task == "align" and self.align.method in BY_REWARD and not self.reward:
+            says = f"align.method {self.align.method} needs a reward: a model, a classifier with a label, or rules"
+            raise Clash(says, "reward")
+        if self.align.method == "dpo" and self.reward:
+            raise Clash("align.method dpo learns from comparisons and takes no reward; leave it out", "reward")
+        return self
+
+    @property
+    def samples_completions(self) -> bool:
+        """Whether training writes completions itself, iteration by iteration."""
+        return self.task == "align" and self.align.method in BY_REWARD
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """Optimizer steps per batch: 1, but where the completions of an iteration are learnt from several times."""
+        return self.align.updates_per_iteration if self.samples_completions else 1
+
+    @property
+    def rows_per_iteration(self) -> int:
+        """Rows of the training data in a batch; with grpo several completions are written for each."""
+        assert isinstance(self.training.batch_size, int)
+        grouped = self.samples_completions and self.align.method == "grpo"
+        return max(1, self.training.batch_size // self.align.group_size) if grouped else self.training.batch_size
 
     @model_validator(mode="after")
     def _settings_of_this_task(self) -> Recipe:
         """A setting of another task would do nothing, which is worse than an error."""
         for path, tasks in ONLY_FOR.items():
-            part, _, name = path.partition(".")
-            section = getattr(self, part)
+            part, _, name = path.rpartition(".")
+            section = getattr(self, part) if part else self
             if self.task not in tasks and getattr(section, name) != type(section).model_fields[name].default:
                 says = f'"{path}" is for task {" or ".join(tasks)}, and the task is {self.task}; leave it out'
                 raise Clash(says, path)

@@ -158,13 +158,24 @@ def schema() -> dict[str, Any]:
 
 def _docs(model: type[BaseModel], prefix: str) -> Iterator[FieldDoc]:
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _docs(info.annotation, f"{prefix}{name}.")
+        section = _section(info.annotation)
+        if section is not None:
+            yield from _docs(section, f"{prefix}{name}.")
             continue
         default = (
             "required" if info.is_required() else yaml.safe_dump(info.default, default_flow_style=True).split("\n")[0]
         )
         yield FieldDoc(f"{prefix}{name}", _type_words(info.annotation), default, info.description or "")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The part that stands under a setting, alone or in a list."""
+    members = [annotation, *(a for a in typing.get_args(annotation) if typing.get_origin(a) is list)]
+    for member in members:
+        inner = typing.get_args(member)[0] if typing.get_origin(member) is list else member
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return inner
+    return None
 
 
 def _type_words(annotation: Any) -> str:
@@ -181,6 +192,8 @@ def _type_words(annotation: Any) -> str:
     if origin is dict:
         key, value = typing.get_args(annotation)
         return f"{{{_type_words(key)}: {_type_words(value)}}}"
+    if issubclass(annotation, BaseModel):
+        return "as one of `reward`"
     return {"str": "text", "float": "number", "int": "integer", "bool": "true | false"}.get(annotation.__name__, "")
 
 
@@ -191,7 +204,7 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copied(v) if isinstance(v, Mapping) and k in _PARTS else v for k, v in values.items()}
 
 
-_PARTS = {name for name in Recipe.model_fields if name in ("data", "trainable", "training", "evaluation")}
+_PARTS = {name for name in Recipe.model_fields if name in ("data", "trainable", "training", "align", "evaluation")}
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -220,11 +233,11 @@ def _yaml_place(path: Path, error: Exception) -> str:
 
 def _anchored(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
     """Relative paths in a recipe file start at its folder, if that is where the file is."""
-    changes: dict[str, Any] = {}
-    for name in ("train", "validation"):
-        value = getattr(recipe.data, name)
-        if isinstance(value, str) and f"data.{name}" not in overridden and not Path(value).exists():
+    changes: dict[str, dict[str, Any]] = {}
+    for part, name in (("data", "train"), ("data", "validation"), ("align", "ptx")):
+        value = getattr(getattr(recipe, part), name)
+        if isinstance(value, str) and f"{part}.{name}" not in overridden and not Path(value).exists():
             beside = folder / value
             if beside.exists():
-                changes[name] = str(beside)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)}) if changes else recipe
+                changes.setdefault(part, {})[name] = str(beside)
+    return recipe.model_copy(update={p: getattr(recipe, p).model_copy(update=c) for p, c in changes.items()})

@@ -37,6 +37,9 @@ _EXAMPLES = {
     "trainable": "method: lora",
     "training": "epochs: 3",
     "evaluation": "every: epoch",
+    "align": "method: ppo",
+    "reward": "model: run:NAME",
+    "judge": "model: run:NAME",
 }
 # pydantic's kinds of mistake in our words; {} is the bound.
 _WISHES = {
@@ -79,7 +82,7 @@ def recipe_error(error: ValidationError, where: str | None, paths: Sequence[str]
 
 def nearest_setting(full: str, paths: Sequence[str]) -> str:
     """The known setting whose last word, or whole path, is nearest."""
-    by_word = {path.split(".")[-1]: path for path in paths}
+    by_word = {path.split(".")[-1]: path for path in reversed(paths)}  # the first one that is called so
     word = full.split(".")[-1]
     if elsewhere := _ELSEWHERE.get(word) or by_word.get(word):  # another tool's word, or the wrong part
         return f' Did you mean "{elsewhere}"?'
@@ -91,7 +94,7 @@ def nearest_setting(full: str, paths: Sequence[str]) -> str:
 def yaml_problem(error: Exception) -> str:
     """Why this is no YAML, or none of ours."""
     if isinstance(error, RecursionError):
-        return "lists or settings are nested without end; expected settings in four parts"
+        return "lists or settings are nested without end; expected settings in five parts"
     if isinstance(error, yaml.reader.ReaderError):
         return f"character {error.position + 1} can't stand in YAML (code {error.character}); remove it"
     problem = str(getattr(error, "problem", None) or (error if isinstance(error, ValueError) else ""))

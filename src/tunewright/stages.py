@@ -23,7 +23,7 @@ from tunewright.defaults import resolve as decide
 from tunewright.errors import UsageError
 from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
 from tunewright.learning.gradients import Objective
-from tunewright.learning.loop import FitPlan, FitState
+from tunewright.learning.loop import FitPlan, FitState, Hooks
 from tunewright.learning.tensors import load_trainable
 from tunewright.models.boundary import BoundaryCache, build, size_bytes
 from tunewright.models.forward import Forward
@@ -35,7 +35,7 @@ from tunewright.recipe import IN_MEMORY, Recipe, steps_per_epoch
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, give_back, memory_available
 from tunewright.tasks.opening import open_task
-from tunewright.tasks.task import ScoringParts, Task
+from tunewright.tasks.task import Lesson, ScoringParts, Task
 
 CACHE_SHARE = 0.25  # of the free disk that boundary caches may take
 
@@ -94,7 +94,7 @@ def cache_folder() -> Path:
 # ---- data, base model, decisions ----
 
 
-def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) -> Task:
+def read_data(recipe: Recipe, data: Any, validation: Any, runs: Path, recorder: Recorder) -> Task:
     """The task on its data, opened and looked through."""
     for key, value in (("train", data), ("validation", validation)):
         if value is None and getattr(recipe.data, key) == IN_MEMORY:
@@ -102,7 +102,7 @@ def read_data(recipe: Recipe, data: Any, validation: Any, recorder: Recorder) ->
     given = validation if validation is not None else recipe.data.validation
     held: Any = given if not isinstance(given, float) and given != "auto" else None
     splits = open_data(data if data is not None else recipe.data.train, validation=held, revision=recipe.data.revision)
-    task = open_task(recipe, splits)
+    task = open_task(recipe, splits, runs)
     for sentence in task.said:
         recorder.say(sentence)
     return task
@@ -195,6 +195,26 @@ def scoring(
     )
 
 
+def lesson(
+    recipe: Recipe,
+    tokens: Tokenized,
+    base: Base,
+    trained: Trained,
+    caches: Caches,
+    plan: FitPlan,
+    store: CheckpointStore,
+    hooks: Hooks,
+    runtime: Runtime,
+    recorder: Recorder,
+    resume: Checkpoint | None,
+) -> Lesson:
+    """What the task's loop works with."""
+    return Lesson(
+        recipe, tokens, base.loaded.tokenizer, trained.forward, trained.objective, caches.train, plan, store, hooks,
+        runtime, recorder, resume,
+    )  # fmt: skip
+
+
 # ---- the plan ----
 
 
@@ -204,8 +224,9 @@ def plan(
     """Plain numbers for the loop."""
     t, e = recipe.training, recipe.evaluation
     assert isinstance(t.batch_size, int) and isinstance(t.learning_rate, float) and e.metric != "auto"
-    epoch = steps_per_epoch(len(tokens.train), t.batch_size)
-    total = t.max_steps or max(1, round(float(t.epochs) * epoch))
+    updates = recipe.updates_per_iteration
+    epoch = steps_per_epoch(len(tokens.train), recipe.rows_per_iteration) * updates
+    total = t.max_steps * updates if t.max_steps else max(updates, round(float(t.epochs) * epoch / updates) * updates)
     return FitPlan(
         total_steps=total,
         steps_per_epoch=epoch,
@@ -216,10 +237,10 @@ def plan(
         warmup_steps=int(total * t.warmup_fraction),
         weight_decay=t.weight_decay,
         max_grad_norm=t.max_grad_norm,
-        evaluate_every=epoch if e.every == "epoch" else e.every,
+        evaluate_every=epoch if e.every == "epoch" else e.every * updates,
         evaluate_before=e.before,
         checkpoint_every=None if t.checkpoint_every == "evaluation" else t.checkpoint_every,
-        log_every=max(1, total // 200),
+        log_every=updates if updates > 1 else max(1, total // 200),
         metric=f"validation/{e.metric}",
         higher_is_better=task.higher_is_better(e.metric),
         early_stopping=t.early_stopping,

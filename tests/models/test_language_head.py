@@ -12,7 +12,7 @@ from tests.models import configs
 from tests.models.test_forward import texts
 from tunewright.models import language_head
 from tunewright.models.forward import Forward
-from tunewright.models.language_head import LanguageHead, target_loss_sum, target_losses
+from tunewright.models.language_head import LanguageHead, target_logprobs, target_loss_sum, target_losses
 
 T, D, V = 37, 16, 101
 
@@ -123,3 +123,87 @@ def test_logits_are_the_models_own(kind):
         ids, mask = forward._padded_batch(texts())
         expected = model(input_ids=ids, attention_mask=mask.long()).logits[mask]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+# ---- log p and entropy of each target ----
+
+
+def plain_logprobs(hidden, head, targets, temperature):
+    logits = (hidden @ head.weight.T + (head.bias if head.bias is not None else 0)) * head.scale
+    if head.softcap:
+        logits = torch.tanh(logits / head.softcap) * head.softcap
+    distribution = torch.distributions.Categorical(logits=logits / temperature)
+    return distribution.log_prob(targets), distribution.entropy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("rest", [{}, {"bias": False}, {"softcap": 3.0}, {"scale": 0.25}, {"softcap": 2.0, "scale": 2}])
+def test_logprobs_entropies_and_gradients_equal_the_plain_ones(rest, temperature):
+    hidden, head, targets = made(**rest)
+    wanted = [x for x in (hidden, head.weight, head.bias) if x is not None]
+    expected, entropies = plain_logprobs(hidden, head, targets, temperature)
+    found, found_entropies = target_logprobs(hidden, head, targets, temperature)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(found_entropies, entropies, atol=1e-5, rtol=1e-6)
+    assert not found_entropies.requires_grad
+    # Each target with a share of its own, of either sign, as advantages are.
+    shares = torch.randn(T, generator=torch.Generator().manual_seed(2))
+    expected_grads = torch.autograd.grad((expected * shares).sum(), wanted)
+    found_grads = torch.autograd.grad((found * shares).sum(), wanted)
+    for one, other in zip(found_grads, expected_grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_logprobs_through_a_frozen_head_keep_no_logits(monkeypatch):
+    hidden, head, targets = made()
+    frozen = LanguageHead(head.weight.detach(), head.bias.detach())
+    sizes = []
+    whole = LanguageHead.logits
+    monkeypatch.setattr(LanguageHead, "logits", lambda self, part: sizes.append(len(part)) or whole(self, part))
+    logprobs, _ = target_logprobs(hidden, frozen, targets)
+    saved = [tensor for tensor in logprobs.grad_fn.saved_tensors if tensor is not None]
+    assert [tensor.shape for tensor in saved] == [(T, D)]
+    logprobs.sum().backward()
+    assert sizes == [8, 8, 8, 8, 5]  # none was made again
+    torch.testing.assert_close(
+        hidden.grad, torch.autograd.grad(-plain(hidden, frozen, targets), hidden)[0], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_logprobs_without_gradients_and_without_targets():
+    hidden, head, targets = made()
+    with torch.no_grad():
+        logprobs, entropies = target_logprobs(hidden, head, targets)
+    losses, _ = target_losses(hidden, head, targets)
+    torch.testing.assert_close(logprobs, -losses)
+    assert not logprobs.requires_grad and (entropies > 0).all()
+    none, nothing = target_logprobs(hidden[:0], head, targets[:0])
+    assert none.shape == nothing.shape == (0,)
+    none.sum().backward()
+    assert not head.weight.grad.any()
+
+
+def test_known_entropies():
+    """A uniform distribution has log V nats; a certain one has none."""
+    hidden, _, targets = made()
+    logprobs, entropies = target_logprobs(hidden, LanguageHead(torch.zeros(V, D)), targets)
+    torch.testing.assert_close(entropies, torch.full((T,), math.log(V)))
+    torch.testing.assert_close(logprobs, torch.full((T,), -math.log(V)))
+    bias = torch.zeros(V)
+    bias[7] = 200.0
+    logprobs, entropies = target_logprobs(hidden, LanguageHead(torch.zeros(V, D), bias), torch.full_like(targets, 7))
+    torch.testing.assert_close(entropies, torch.zeros(T))
+    torch.testing.assert_close(logprobs, torch.zeros(T))
+
+
+def test_logprobs_in_bf16_are_near():
+    hidden, head, targets = made(bias=False)
+    expected, entropies = plain_logprobs(hidden, head, targets, 1.0)
+    low = hidden.detach().bfloat16().requires_grad_()
+    found, found_entropies = target_logprobs(low, LanguageHead(head.weight.detach().bfloat16()), targets)
+    assert found.dtype == found_entropies.dtype == torch.float32
+    assert (found - expected).abs().mean() < 0.05 and (found_entropies - entropies).abs().max() < 0.1
+    (gradient,) = torch.autograd.grad(found.sum(), low)
+    (exact,) = torch.autograd.grad(expected.sum(), hidden)
+    assert gradient.dtype == torch.bfloat16
+    assert F.cosine_similarity(gradient.float().flatten(), exact.flatten(), dim=0) > 0.999

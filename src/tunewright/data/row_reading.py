@@ -132,7 +132,7 @@ class TalkReading:
     def _read(self, row: Row, *, needs_answer: bool) -> Conversation:
         messages = plain(value_of(row, self.column))
         if isinstance(messages, list | tuple):
-            messages = [_as_openai(message, row.where, self.column, n) for n, message in enumerate(messages, 1)]
+            messages = [as_openai(message, row.where, self.column, n) for n, message in enumerate(messages, 1)]
         system = row.values.get(self.system) if self.system else None
         if str(system or "").strip() and isinstance(messages, list):
             messages = [{"role": "system", "content": system}, *messages]
@@ -263,7 +263,7 @@ def _last_answer(talk: Conversation) -> tuple[str, ...]:
     return (talk.answer,) if talk.messages[-1].role == "assistant" else ()
 
 
-def _as_openai(message: Any, where: str, column: str, number: int) -> Any:
+def as_openai(message: Any, where: str, column: str, number: int) -> Any:
     """ShareGPT's {"from": "human", "value": …} in OpenAI's words; everything else as it is."""
     if not isinstance(message, Mapping) or "from" not in message or "role" in message:
         return message

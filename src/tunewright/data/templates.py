@@ -25,6 +25,7 @@ from tunewright.errors import DataError, RecipeError, did_you_mean
 
 MAX_FILE_BYTES = 256 * 2**10
 _FIELD = "data.template"
+COMPLETION = "completion"  # the column of what is written, where the rows of prompts have none
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -57,6 +58,24 @@ class Template:
         if text.strip() in BUILT_IN:
             return BUILT_IN[text.strip()].on(columns, completion)
         return _parse(_text_of(text), columns, completion)
+
+    @classmethod
+    def asking(cls, text: str, columns: Collection[str]) -> Template:
+        """For rows without completions: a last placeholder that is no column of theirs stands for the completion.
+
+        Otherwise the whole text is the prompt. RecipeError, in one line, for what can't work.
+        """
+        if text.strip() in BUILT_IN:
+            return BUILT_IN[text.strip()].on([*columns, COMPLETION], COMPLETION)
+        parts = _parts(_text_of(text))
+        ends_in_completion = bool(parts) and parts[-1].is_column and parts[-1].text not in columns
+        asked = parts[:-1] if ends_in_completion else parts
+        for part in asked:
+            if part.is_column:
+                _check_known(part.text, columns)
+        if not any(part.is_column for part in asked):
+            raise _wrong("the template has no {column} of the prompts, so every prompt would be the same")
+        return cls(tuple(asked), parts[-1].text if ends_in_completion else COMPLETION)
 
     @property
     def columns(self) -> tuple[str, ...]:

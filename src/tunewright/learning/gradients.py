@@ -7,7 +7,7 @@ gradient of (batch 8) equals that of (8 x 1), (3 uneven parts) and (2 ranks).
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -45,6 +45,16 @@ class Training:
     cache: BoundaryCache | None = None
 
 
+@dataclass(frozen=True)
+class Term:
+    """One of the losses that a step adds up: the mean over its examples, times a coefficient."""
+
+    objective: Objective
+    training: Training
+    indices: np.ndarray
+    coefficient: float = 1.0
+
+
 @dataclass
 class Budget:
     """Most tokens computed at once; halved when a GPU runs out of memory."""
@@ -61,34 +71,37 @@ def step_gradient(
     runtime: Runtime,
     stop_signal: int,
     say: Callable[[str], None],
+    *,
+    beside: Sequence[Term] = (),
+    parameters: Sequence[torch.nn.Parameter] | None = None,
 ) -> tuple[float, int]:
-    """The step's gradient in place, its mean loss over all ranks, and the highest stop signal of any rank."""
+    """The step's gradient in place, its mean loss over all ranks, and the highest stop signal of any rank.
+
+    `beside`: further losses of the same step. `parameters`: what learns, where it isn't the model's own alone.
+    """
+    learning = [p for p in forward.model.parameters() if p.requires_grad] if parameters is None else list(parameters)
+    terms = [Term(objective, training, indices), *beside]
     random = torch.get_rng_state() if runtime.device == "cuda" else None
     while True:
         try:
-            loss = _accumulate(forward, objective, training, indices, budget.tokens, runtime)
+            losses = [_accumulate(forward, term, budget.tokens, runtime) for term in terms]
             break
         except torch.OutOfMemoryError:
-            budget.tokens = _halved(budget.tokens, training.lengths[indices])
-            forward.model.zero_grad(set_to_none=True)
+            lengths = np.concatenate([term.training.lengths[term.indices] for term in terms])
+            budget.tokens = _halved(budget.tokens, lengths)
+            for parameter in learning:
+                parameter.grad = None
             if random is not None:
                 torch.set_rng_state(random)
                 torch.cuda.empty_cache()
             say(f"out of memory: micro-batches now hold {budget.tokens} tokens; the step stays the same")
-    parameters = [p for p in forward.model.parameters() if p.requires_grad]
-    return _sum_over_ranks(parameters, loss, stop_signal, runtime)
+    return _sum_over_ranks(learning, torch.stack(losses).sum(), stop_signal, runtime)
 
 
-def _accumulate(
-    forward: Forward,
-    objective: Objective,
-    training: Training,
-    indices: np.ndarray,
-    max_tokens: int,
-    runtime: Runtime,
-) -> Tensor:
+def _accumulate(forward: Forward, term: Term, max_tokens: int, runtime: Runtime) -> Tensor:
     """Forward and backward over this rank's share of a step; the gradient is that of the whole step's mean."""
-    weight = objective.weight_of(training.dataset, indices)
+    objective, training, indices = term.objective, term.training, term.indices
+    weight = objective.weight_of(training.dataset, indices) / term.coefficient
     device = next(forward.model.parameters()).device
     total = torch.zeros((), device=device)
     parts = micro_batches(indices, training.lengths, max_tokens, rank=runtime.rank, world_size=runtime.world_size)

@@ -2,6 +2,8 @@
 
     pending evaluation? -> done? -> forward, backward per micro-batch -> sum over ranks -> clip, step -> log, save
 
+Its parts serve `ppo_loop` too: both loops share `update`, evaluation, counting and learning rate.
+
 It resumes exactly: order and learning rate are functions of the step, and everything else that a step depends on
 (weights, moments, random state, sums not yet logged) is in the checkpoint. It imports no evaluation and prints nothing.
 """
@@ -9,8 +11,9 @@ It resumes exactly: order and learning rate are functions of the step, and every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,68 +105,99 @@ def fit(
         load_trainable(model, resume.weights())
         load_optimizer(model, optimizer, resume.optimizer())
         state = resume.fit(FitState)
-    order = _Order(training.lengths, plan)
+    order = Order(training.lengths, plan.batch_size, plan.steps_per_epoch, plan.seed)
     model.train()
     while True:
         # 1. evaluate, if this step is due; 2. remember the best and save
-        if _evaluation_due(state, plan):
+        if evaluation_due(state, plan):
             try:
-                _evaluate(state, plan, hooks)
+                evaluate(state, plan, hooks)
             except StoppedError:  # asked to stop while scoring: the evaluation is done again on resume
                 _save(model, optimizer, state, checkpoints, runtime)
                 raise
             if plan.checkpoint_every is None or state.best_step == state.step or state.step == plan.total_steps:
                 _save(model, optimizer, state, checkpoints, runtime)
         # 3. done?
-        if state.step >= plan.total_steps or _exhausted(state, plan):
+        if state.step >= plan.total_steps or exhausted(state, plan):
             return state
-        # 4. forward and backward, micro-batch by micro-batch, then the sum over ranks
-        set_learning_rate(optimizer, plan.learning_rate * _factor(state.step, plan))
+        # 4. forward and backward, micro-batch by micro-batch, then the sum over ranks; 5. clip and step
         indices = order.step(state.step)
         budget = Budget(state.micro_batch_tokens)
-        loss, stop = step_gradient(
-            forward, objective, training, indices, budget, runtime, hooks.stop_signal(), hooks.say
+        gradient = partial(step_gradient, forward, objective, training, indices, budget, runtime)
+        done = update(
+            optimizer,
+            parameters,
+            lambda gradient=gradient: gradient(hooks.stop_signal(), hooks.say),
+            plan,
+            state.step,
+            lambda indices=indices: _rows(indices, training.dataset),
         )
         state.micro_batch_tokens = budget.tokens
-        # 5. clip and step, unless the loss is no number: then the weights stay as they were
-        norm = clip_gradients(parameters, plan.max_grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            raise _diverged(state.step, loss, indices, training.dataset)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         # 6. count, log
         tokens = int(training.lengths[indices].sum())
-        _count(state, loss, tokens)
-        hooks.stepped(state, loss, tokens)
+        count(state, done.loss, tokens)
+        hooks.stepped(state, done.loss, tokens)
         if state.step % plan.log_every == 0 or state.step == plan.total_steps:
-            _log(state, plan, norm.item(), hooks)
+            _log(state, plan, done.norm, hooks)
         if runtime.device == "cpu" and state.step % TIDY_EVERY == 0:
             give_back()
         # 7. save where asked; stop where asked
-        if plan.checkpoint_every and state.step % plan.checkpoint_every == 0 and not _evaluation_due(state, plan):
+        if plan.checkpoint_every and state.step % plan.checkpoint_every == 0 and not evaluation_due(state, plan):
             _save(model, optimizer, state, checkpoints, runtime)
-        if stop:
+        if done.stop:
             _save(model, optimizer, state, checkpoints, runtime)
-            raise StoppedError(f"stopped at step {state.step}; continue with --resume", signal_number=stop)
+            raise StoppedError(f"stopped at step {state.step}; continue with --resume", signal_number=done.stop)
 
 
-class _Order:
+@dataclass(frozen=True)
+class Update:
+    """What an optimizer step was."""
+
+    loss: float  # mean over the step's examples, all ranks
+    norm: float  # of the gradient, before it was clipped
+    stop: int  # 0, or the signal that some rank was sent
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.nn.Parameter],
+    gradient: Callable[[], tuple[float, int]],
+    plan: FitPlan,
+    step: int,
+    rows: Callable[[], str],
+) -> Update:
+    """Gradient, clip, step. A loss that is no number leaves the weights as they were: DivergedError naming `rows`."""
+    set_learning_rate(optimizer, learning_rate_at(step, plan))
+    loss, stop = gradient()
+    norm = clip_gradients(parameters, plan.max_grad_norm).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise DivergedError(
+            f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows()}); the last "
+            "checkpoint is kept: lower training.learning_rate, or look at these rows"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Update(loss, norm, stop)
+
+
+class Order:
     """Indices of any step; keeps the plan of one epoch."""
 
-    def __init__(self, lengths: np.ndarray, plan: FitPlan) -> None:
-        self.lengths, self.plan = lengths, plan
+    def __init__(self, lengths: np.ndarray, batch_size: int, steps_per_epoch: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.steps_per_epoch, self.seed = lengths, batch_size, steps_per_epoch, seed
         self.epoch = -1
         self.steps: list[np.ndarray] = []
 
     def step(self, number: int) -> np.ndarray:
-        epoch, position = divmod(number, self.plan.steps_per_epoch)
+        epoch, position = divmod(number, self.steps_per_epoch)
         if epoch != self.epoch:
-            self.steps = epoch_steps(self.lengths, self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
+            self.steps = epoch_steps(self.lengths, self.batch_size, seed=self.seed, epoch=epoch)
             self.epoch = epoch
         return self.steps[position]
 
 
-def _evaluation_due(state: FitState, plan: FitPlan) -> bool:
+def evaluation_due(state: FitState, plan: FitPlan) -> bool:
+    """Whether this step's model must still be scored."""
     if state.evaluated_step == state.step:
         return False
     if state.step == 0:
@@ -171,7 +205,7 @@ def _evaluation_due(state: FitState, plan: FitPlan) -> bool:
     return state.step % plan.evaluate_every == 0 or state.step == plan.total_steps
 
 
-def _evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
+def evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
     """Score, and keep count of what is best; the untrained model never is."""
     epoch = state.step / plan.steps_per_epoch
     row: dict[str, Any] = {"step": state.step, "epoch": round(epoch, 6)}
@@ -196,15 +230,18 @@ def _better(value: float | None, state: FitState, higher: bool) -> bool:
     return value > state.best_value if higher else value < state.best_value
 
 
-def _exhausted(state: FitState, plan: FitPlan) -> bool:
+def exhausted(state: FitState, plan: FitPlan) -> bool:
+    """Whether early stopping has seen enough."""
     return plan.early_stopping is not None and state.evaluations_without_better >= plan.early_stopping
 
 
-def _factor(step: int, plan: FitPlan) -> float:
-    return learning_rate_factor(step, plan.total_steps, plan.warmup_steps, plan.schedule)
+def learning_rate_at(step: int, plan: FitPlan) -> float:
+    """Learning rate of step number `step` (0-based)."""
+    return plan.learning_rate * learning_rate_factor(step, plan.total_steps, plan.warmup_steps, plan.schedule)
 
 
-def _count(state: FitState, loss: float, tokens: int) -> None:
+def count(state: FitState, loss: float, tokens: int) -> None:
+    """A step more."""
     state.step += 1
     state.tokens += tokens
     for sums in (state.loss_since_log, state.loss_since_evaluation):
@@ -220,7 +257,7 @@ def _log(state: FitState, plan: FitPlan, norm: float, hooks: Hooks) -> None:
             "step": state.step,
             "epoch": round(state.step / plan.steps_per_epoch, 6),
             "train/loss": total / steps,
-            "train/learning_rate": plan.learning_rate * _factor(state.step - 1, plan),
+            "train/learning_rate": learning_rate_at(state.step - 1, plan),
             "train/grad_norm": norm,
             "train/tokens": state.tokens,
         }
@@ -243,9 +280,5 @@ def _save(
     runtime.barrier()
 
 
-def _diverged(step: int, loss: float, indices: np.ndarray, dataset: Any) -> DivergedError:
-    rows = ", ".join(str(int(dataset.rows[i]) + 1) for i in indices[:8])
-    return DivergedError(
-        f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows}); the last checkpoint "
-        "is kept: lower training.learning_rate, or look at these rows"
-    )
+def _rows(indices: np.ndarray, dataset: Any) -> str:
+    return ", ".join(str(int(dataset.rows[i]) + 1) for i in indices[:8])

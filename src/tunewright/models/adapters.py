@@ -120,11 +120,11 @@ def count_labels(config: Any, shapes: Shapes) -> None:
             config.num_labels = shape[0]
 
 
-def check_tensors(model: Any, shapes: Shapes, path: Path) -> None:
+def check_tensors(model: Any, shapes: Shapes, path: Path, name: str = "default") -> None:
     """The adapter brings what its config promises and nothing else; PEFT would fill up and leave out without a word."""
     from peft import get_peft_model_state_dict
 
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     missing, unknown = sorted(wanted - set(shapes)), sorted(n for n in set(shapes) - wanted if "embed" not in n)
     if missing or unknown:
         found = f"{missing[0]} is missing" if missing else f"{unknown[0]} belongs to nothing in the model"

@@ -131,16 +131,16 @@ def _new_parameters(model: Any, info: Any, folder: Path) -> frozenset[str]:
     return new
 
 
-def with_adapter(model: Any, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+def with_adapter(model: Any, path: Path, shapes: Mapping[str, tuple[int, ...]], name: str = "default") -> Any:
     """The model under the adapter of this folder, every tensor of which has found its place."""
     from peft import PeftModel
 
     try:
         with quiet():
-            wrapped = PeftModel.from_pretrained(model, str(path))
+            wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=name)
     except UNUSABLE as error:
         raise ModelError(f"adapter can't be loaded ({in_short(error)})", where=str(path)) from None
-    check_tensors(wrapped, shapes, path)
+    check_tensors(wrapped, shapes, path, name)
     return wrapped
 
 

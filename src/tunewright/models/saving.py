@@ -22,8 +22,10 @@ from tunewright.data.labels import LabelSpec
 from tunewright.errors import MachineError, ModelError, TunewrightError
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
+from tunewright.models.joining import save_joined
 from tunewright.models.loading import BaseModel, load_saved
 from tunewright.models.quiet import quiet
+from tunewright.models.starting import has_start, reference_of
 from tunewright.models.writers import kind_of_model, probe_logits
 
 TOLERANCE = 1e-5  # fp32: GEMM rows change their last bits with the shape of a batch
@@ -81,7 +83,19 @@ def _give_up(writing: Path, folder: Path, error: BaseException) -> None:
 
 
 def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
-    """PEFT's files, and the config with the labels' names beside them."""
+    """PEFT's files, and the config with the labels' names beside them. With a start beside it, both as one adapter."""
+    if has_start(model):
+        save_joined(model, folder)
+    else:
+        _save_only_adapter(model, folder, base)
+    _sort_lists(folder / "adapter_config.json")
+    inner = model.get_base_model()
+    if kind_of_model(model):
+        inner.config.architectures = [type(inner).__name__]  # PEFT has no word for a model that fills gaps
+    inner.config.save_pretrained(str(folder))
+
+
+def _save_only_adapter(model: Any, folder: Path, base: BaseModel) -> None:
     config = model.peft_config["default"]
     own = config.base_model_name_or_path, config.revision
     config.base_model_name_or_path = base.hub_id if base.kind == "hub" else base.path
@@ -91,11 +105,6 @@ def _save_adapter(model: Any, folder: Path, base: BaseModel) -> None:
     finally:
         config.base_model_name_or_path, config.revision = own
     _drop_readme(folder)
-    _sort_lists(folder / "adapter_config.json")
-    inner = model.get_base_model()
-    if kind_of_model(model):
-        inner.config.architectures = [type(inner).__name__]  # PEFT has no word for a model that fills gaps
-    inner.config.save_pretrained(str(folder))
 
 
 def _drop_readme(folder: Path) -> None:

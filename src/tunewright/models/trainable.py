@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewright.errors import ModelError, did_you_mean
 from tunewright.models import architectures
 from tunewright.models.heads import head_modules, is_in
+from tunewright.models.starting import add_beside, has_start
 from tunewright.models.writers import kind_of_model
 
 
@@ -59,8 +60,9 @@ def choose(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Trainable:
     `head`: the modules that learn whole. A language model's `head` is its output layer, besides.
     """
     said: tuple[str, ...] = ()
+    assert spec.method == "lora" or not has_start(model), "a starting adapter stands beside another adapter alone"
     if spec.last_layers is not None:
-        _check_layers(model, spec.last_layers)
+        _check_layers(_plain(model), spec.last_layers)
     if spec.method == "head" and kind_of_model(model):
         said = _give_own_head(model)
         head = (*head, _output_name(model))
@@ -116,10 +118,14 @@ def report(model: Any) -> TrainableReport:
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     # PEFT keeps the untouched head beside the trained copy; counting both would count the head twice.
     total = sum(p.numel() for name, p in parameters.items() if ".original_module." not in name)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return TrainableReport(
-        sum(p.numel() for p in trainable.values()), total, tuple(trainable), _lowest_layer(inner, trainable)
+        sum(p.numel() for p in trainable.values()), total, tuple(trainable), _lowest_layer(_plain(model), trainable)
     )
+
+
+def _plain(model: Any) -> Any:
+    """The model that adapters were put into."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _lowest_layer(model: Any, trainable: Iterable[str]) -> int:
@@ -172,17 +178,20 @@ PEFT_TASKS = {None: "SEQ_CLS", "causal": "CAUSAL_LM", "encoder-decoder": "SEQ_2_
 def _with_adapters(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    targets = _targets(model, spec, head)
+    inner = _plain(model)
+    targets = _targets(inner, spec, head)
     config = LoraConfig(
         task_type=PEFT_TASKS[kind_of_model(model)],
         # GPT-2 stores its weights transposed.
-        fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+        fan_in_fan_out=all(isinstance(_own_layer(inner.get_submodule(name)), Conv1D) for name in targets),
         r=spec.rank,
         lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
         lora_dropout=spec.dropout,
         target_modules=targets,
         modules_to_save=list(head) or None,
     )
+    if has_start(model):
+        return add_beside(model, config)
     wrapped: Any = get_peft_model(model, config)
     wrapped.peft_config["default"].modules_to_save = list(head) or None  # PEFT adds suffixes that also match elsewhere
     return wrapped
@@ -212,13 +221,23 @@ def _targets(model: Any, spec: TrainableSpec, head: tuple[str, ...]) -> list[str
 
 
 def _linear_layers(model: Any, head: tuple[str, ...]) -> list[str]:
-    """Full names. Left out are the head's own, which learn whole, and what gives the words: often the embedding."""
+    """Full names. Left out are the head's own, which learn whole, and what gives the words: often the embedding.
+
+    A layer that has an adapter already counts as the linear layer it is; the adapter's own matrices don't.
+    """
     output = model.get_output_embeddings() if kind_of_model(model) else None
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "base_layer")]
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and not is_in(f"{name}.", head) and module is not output
+        if isinstance(_own_layer(module), (nn.Linear, Conv1D))
+        and not (is_in(f"{name}.", head) or is_in(name, adapted) or module is output)
     ]
+
+
+def _own_layer(module: Any) -> Any:
+    """What a layer is beneath its adapters."""
+    return getattr(module, "base_layer", module)
 
 
 def _unknown_target(target: str, linear: list[str]) -> ModelError:

@@ -95,8 +95,10 @@ def _merged(
     return Loaded(model, tokenizer, None, said=said, needs_pad_token=saved.needs_pad_token, kind=found)
 
 
-def saved_writer(path: Path, kind: WriterKind, *, endpoint: str | None = None, dropout: float | None = None) -> Loaded:
-    """A saved language model, scanned already: an adapter on its base, or a whole one. Raises ModelError."""
+def saved_writer(
+    path: Path, kind: WriterKind, *, endpoint: str | None = None, dropout: float | None = None, name: str = "default"
+) -> Loaded:
+    """A saved language model, scanned already: an adapter (called `name`) on its base, or a whole one. ModelError."""
     if not (path / "adapter_config.json").exists():
         loaded = load_writer(BaseModel(str(path), str(path), "folder"), kind, seed=0, dropout=dropout)
         if loaded.new_parameters:
@@ -108,7 +110,7 @@ def saved_writer(path: Path, kind: WriterKind, *, endpoint: str | None = None, d
     loaded = _loaded(base, kind, 0, dropout, words)
     made = new_modules(loaded.model, loaded.new_parameters)
     check_head([name for name in loaded.new_parameters if is_in(name, made)], shapes, path, "head for masked words")
-    model = with_adapter(loaded.model, path, shapes)
+    model = with_adapter(loaded.model, path, shapes, name)
     return Loaded(model, loaded.tokenizer, None, needs_pad_token=loaded.needs_pad_token, kind=kind)
 
 

@@ -17,12 +17,13 @@ from tunewright.defaults import Facts
 from tunewright.errors import RecipeError, did_you_mean
 from tunewright.evaluation.metrics import HIGHER_IS_BETTER, default_metric
 from tunewright.learning.classification import Classification, balanced_weights
+from tunewright.learning.loop import FitState
 from tunewright.models.context import context_length
 from tunewright.models.heads import head_modules
 from tunewright.models.loading import BaseModel, Loaded, load_base
 from tunewright.recipe import Recipe
 from tunewright.tasks.classify_scoring import ClassifyScorer
-from tunewright.tasks.task import ScoringParts
+from tunewright.tasks.task import Lesson, ScoringParts, learn_by_fitting
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ class Classify:
 
     def scorer(self, parts: ScoringParts) -> ClassifyScorer:
         return ClassifyScorer(self.data, parts)
+
+    def learn(self, lesson: Lesson) -> FitState:
+        return learn_by_fitting(lesson)
 
     def higher_is_better(self, metric: str) -> bool:
         return HIGHER_IS_BETTER[metric]

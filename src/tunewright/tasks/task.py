@@ -17,7 +17,9 @@ from tunewright.data.examples import Splits
 from tunewright.data.preparing import Tokenized
 from tunewright.data.tokenizing import TokenizedDataset
 from tunewright.defaults import Facts
-from tunewright.learning.gradients import Objective
+from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
+from tunewright.learning.gradients import Objective, Training
+from tunewright.learning.loop import FitPlan, FitState, Hooks, fit
 from tunewright.models.boundary import BoundaryCache
 from tunewright.models.finding import BaseModel
 from tunewright.models.forward import Forward
@@ -41,6 +43,43 @@ class ScoringParts:
     runtime: Runtime
     recorder: Recorder
     stop_if_asked: Callable[[], None]  # called before each batch; raises to stop
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt with: all that a loop needs, in the order of the flow."""
+
+    recipe: Recipe  # nothing left to decide
+    tokens: Tokenized
+    tokenizer: Any
+    forward: Forward
+    objective: Objective
+    cache: BoundaryCache | None  # of the training rows
+    plan: FitPlan
+    checkpoints: CheckpointStore
+    hooks: Hooks
+    runtime: Runtime
+    recorder: Recorder
+    resume: Checkpoint | None = None
+
+    @property
+    def training(self) -> Training:
+        """Rows, lengths and cache, as the loop takes them."""
+        return Training(self.tokens.train, self.tokens.train.lengths, self.cache)
+
+
+def learn_by_fitting(lesson: Lesson) -> FitState:
+    """The loop for every objective that a dataset's rows are enough for."""
+    return fit(
+        lesson.forward,
+        lesson.objective,
+        lesson.training,
+        lesson.plan,
+        lesson.checkpoints,
+        lesson.hooks,
+        lesson.runtime,
+        lesson.resume,
+    )
 
 
 class Scorer(Protocol):
@@ -112,6 +151,10 @@ class Task(Protocol):
 
     def scorer(self, parts: ScoringParts) -> Scorer:
         """The judge of this run's model."""
+        ...
+
+    def learn(self, lesson: Lesson) -> FitState:
+        """Run the loop of this task until its plan is done."""
         ...
 
     def higher_is_better(self, metric: str) -> bool:

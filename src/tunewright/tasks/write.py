@@ -28,12 +28,13 @@ from tunewright.defaults import Facts
 from tunewright.errors import DataError, ModelError, RecipeError
 from tunewright.evaluation.texts import HIGHER_IS_BETTER
 from tunewright.learning.gradients import Objective
+from tunewright.learning.loop import FitState
 from tunewright.models.context import context_length
 from tunewright.models.finding import BaseModel
 from tunewright.models.opened import Loaded
 from tunewright.models.writers import load_writer, new_modules
 from tunewright.recipe import DataRecipe, Recipe
-from tunewright.tasks.task import ScoringParts
+from tunewright.tasks.task import Lesson, ScoringParts, learn_by_fitting
 from tunewright.tasks.ways import check_way, way_of
 from tunewright.tasks.write_scoring import WriteScorer
 
@@ -138,6 +139,9 @@ class Write:
         way = way_of(parts.forward.model, parts.tokenizer, parts.recipe)
         encoder = way.rows(self.format, parts.tokenizer, data.max_length, data.truncate)
         return WriteScorer(self.validation_source, self.validation_rows, encoder, way, parts)
+
+    def learn(self, lesson: Lesson) -> FitState:
+        return learn_by_fitting(lesson)
 
     def higher_is_better(self, metric: str) -> bool:
         return HIGHER_IS_BETTER[metric]

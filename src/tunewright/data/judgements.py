@@ -1,0 +1,358 @@
+"""The store of judgements: prompts, completions to rank, and what people said of them, in one SQLite file.
+
+`rank sample` and `rank import` fill it, the ranking page shows and judges, `rank export` and `rank status` read. A
+judgement is on the disk when `record` returns. Nothing is deleted: undo withdraws. Who wrote a completion is never part
+of what a page gets. Draws nothing, measures nothing (`evaluation.agreement` does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from sqlite3 import Connection, Row
+from typing import Any
+
+from tunewright import durable
+from tunewright.data import judgement_turns as turns
+from tunewright.data.judgement_database import Database
+from tunewright.data.judgement_records import Completion, Demonstration, Flag, Judgement, Origin, Progress, Prompt, Said
+from tunewright.data.judgement_turns import Work
+from tunewright.errors import DataError, UsageError
+
+MAX_ANNOTATOR, MAX_NOTE = 80, 10_000  # characters
+FLAGS = ("both_bad", "skip")
+
+
+class Judgements:
+    """An open store. Safe for the threads of a server and for several processes at once."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True) -> Judgements:
+        """The store in this file, made or brought to this version where need be.
+
+        Raises UsageError (a folder; no file where `create` is False), DataError (no store of judgements, or one by a
+        newer version), MachineError (can't be written).
+        """
+        return cls(Database.open(Path(path), create=create))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.database.close()
+
+    def __enter__(self) -> Judgements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- filled ----
+
+    def add_prompt(
+        self, text: Said, source: str, split: str | None = None, values: Mapping[str, Any] | None = None
+    ) -> str:
+        """The id of the prompt, which is here once however often it is added; the first row's values stay."""
+        id = _id(text)
+        with self.database.writing() as connection:
+            connection.execute(
+                "insert into prompt (id, text, source, split, row) values (?, ?, ?, ?, ?) on conflict do nothing",
+                (id, _json(text), source, split, _json(dict(values or {}))),
+            )
+        return id
+
+    def add_completion(self, prompt_id: str, text: Said, origin: str, settings: Mapping[str, Any] | None = None) -> str:
+        """The id of the completion; one that another origin wrote too is here once, with both origins.
+
+        `settings` tell this draw from others of the same origin (temperature, seed, number of the draw).
+        """
+        id = _id([prompt_id, text])
+        with self.database.writing() as connection:
+            _check_prompt(connection, prompt_id)
+            connection.execute(
+                "insert into completion (id, prompt_id, text) values (?, ?, ?) on conflict do nothing",
+                (id, prompt_id, _json(text)),
+            )
+            connection.execute(
+                "insert into origin (completion_id, prompt_id, name, settings) values (?, ?, ?, ?) "
+                "on conflict do nothing",
+                (id, prompt_id, origin, _json(dict(settings or {}))),
+            )
+        return id
+
+    def has_drawn(self, prompt_id: str, origin: str, settings: Mapping[str, Any]) -> bool:
+        """Whether this very draw is here already."""
+        with self.database.reading() as connection:
+            found = connection.execute(
+                "select 1 from origin where prompt_id = ? and name = ? and settings = ?",
+                (prompt_id, origin, _json(dict(settings))),
+            ).fetchone()
+        return found is not None
+
+    # ---- read ----
+
+    def prompts(self) -> list[Prompt]:
+        """Every prompt, in the order they were added."""
+        with self.database.reading() as connection:
+            return [_prompt(row) for row in connection.execute("select * from prompt order by number")]
+
+    def prompt(self, prompt_id: str) -> Prompt:
+        """One prompt. UsageError where there is none of this id."""
+        with self.database.reading() as connection:
+            return _prompt(_check_prompt(connection, prompt_id))
+
+    def completions(self, prompt_id: str | None = None) -> list[Completion]:
+        """Those of a prompt, or of all, in the order they were added: shuffle before showing them."""
+        where, values = ("where prompt_id = ?", (prompt_id,)) if prompt_id is not None else ("", ())
+        with self.database.reading() as connection:
+            found = connection.execute(f"select * from completion {where} order by number", values).fetchall()  # noqa: S608
+        return [Completion(row["id"], row["prompt_id"], json.loads(row["text"])) for row in found]
+
+    def origins(self) -> list[Origin]:
+        """Who wrote what. Never for a page on which people judge."""
+        with self.database.reading() as connection:
+            found = connection.execute("select * from origin order by completion_id, name, settings").fetchall()
+        return [Origin(row["completion_id"], row["name"], json.loads(row["settings"])) for row in found]
+
+    def judgements(self, *, withdrawn: bool = False) -> list[Judgement]:
+        """Every judgement that stands, oldest first, skipped ones included; `withdrawn`: undone ones too."""
+        where = "" if withdrawn else "where withdrawn is null"
+        with self.database.reading() as connection:
+            found = connection.execute(f"select * from judgement {where} order by id").fetchall()  # noqa: S608
+        return [_judgement(row) for row in found]
+
+    def judgement_of(self, prompt_id: str, annotator: str) -> Judgement | None:
+        """The newest standing judgement of this person on this prompt."""
+        with self.database.reading() as connection:
+            found = connection.execute(
+                "select * from judgement where prompt_id = ? and annotator = ? and withdrawn is null "
+                "order by id desc limit 1",
+                (prompt_id, annotator),
+            ).fetchone()
+        return None if found is None else _judgement(found)
+
+    def demonstrations(self) -> list[Demonstration]:
+        """What people wrote themselves, oldest first, undone ones left out."""
+        with self.database.reading() as connection:
+            found = connection.execute("select * from demonstration where withdrawn is null order by id").fetchall()
+        return [Demonstration(**dict(row)) for row in found]
+
+    # ---- judged ----
+
+    def next_task(self, annotator: str, overlap: float = 0.0) -> Prompt | None:
+        """The prompt that this person should judge now; None when there is nothing left for them.
+
+        Asked again it is the same one until it is judged. First come prompts that nobody has judged and nobody else is
+        looking at, in their order; among them, evenly, those that another person has judged, until the share `overlap`
+        of all prompts has been judged by two.
+        """
+        annotator = _name(annotator)
+        with self.database.writing() as connection:
+            found = turns.claimed(connection, annotator, "judge") or turns.to_judge(connection, annotator, overlap)
+            if found is not None:
+                turns.claim(connection, annotator, "judge", found["id"])
+        return None if found is None else _prompt(found)
+
+    def record(
+        self,
+        prompt_id: str,
+        annotator: str,
+        shown: Sequence[str],
+        ranking: Sequence[Sequence[str]],
+        flags: Sequence[str] = (),
+        note: str = "",
+        seconds: float | None = None,
+        *,
+        created: str | None = None,
+    ) -> int:
+        """Keep a judgement and return its number once it is on the disk.
+
+        shown: completion ids left to right. ranking: best first, ties in one list, each of `shown` once; empty with the
+        flag `skip`, and where it may be with `both_bad`. Sent twice it is kept once; a second, other one of the same
+        person on the same completions replaces the first. Raises UsageError for what can't be.
+        """
+        annotator = _name(annotator)
+        known = _flags(flags)
+        _check_ranking(shown, ranking, known)
+        if len(note) > MAX_NOTE:
+            raise UsageError(f"the note has {len(note):,} characters; expected at most {MAX_NOTE:,}", field="note")
+        if seconds is not None and not 0 <= seconds < float("inf"):
+            raise UsageError(f"seconds is {seconds}; expected a number of seconds", field="seconds")
+        facts = (_json(list(shown)), _json([list(group) for group in ranking]), _json(list(known)), note)
+        with self.database.writing() as connection:
+            _check_shown(connection, prompt_id, shown)
+            standing = _standing(connection, prompt_id, annotator, shown)
+            if standing is not None:
+                if tuple(standing[name] for name in ("shown", "ranking", "flags", "note")) == facts:
+                    return int(standing["id"])
+                connection.execute("update judgement set withdrawn = ? where id = ?", (_now(), standing["id"]))
+            id = connection.execute(
+                "insert into judgement (prompt_id, annotator, shown, ranking, flags, note, seconds, created) "
+                "values (?, ?, ?, ?, ?, ?, ?, ?)",
+                (prompt_id, annotator, *facts, seconds, created or _now()),
+            ).lastrowid
+            turns.release(connection, annotator, "judge", prompt_id)
+        assert id is not None
+        return id
+
+    def undo(self, annotator: str) -> str | None:
+        """Withdraw this person's newest judgement; its prompt, which `next_task` gives next. None: nothing to undo."""
+        return self._undo(annotator, "judge", "judgement")
+
+    def progress(self, annotator: str, overlap: float = 0.0) -> Progress:
+        """How far this person, and everybody, has come; `overlap` as given to `next_task`."""
+        annotator = _name(annotator)
+        with self.database.reading() as connection:
+            return turns.progress(connection, annotator, overlap)
+
+    # ---- written ----
+
+    def next_to_write(self, annotator: str) -> Prompt | None:
+        """The prompt that this person should write a completion for: fewest first. None: they have written all."""
+        annotator = _name(annotator)
+        with self.database.writing() as connection:
+            found = turns.claimed(connection, annotator, "write") or turns.to_write(connection, annotator)
+            if found is not None:
+                turns.claim(connection, annotator, "write", found["id"])
+        return None if found is None else _prompt(found)
+
+    def write_demonstration(self, prompt_id: str, annotator: str, text: str, based_on: str | None = None) -> int:
+        """Keep what a person wrote, or made of the completion `based_on`; replaces what they wrote here before."""
+        annotator = _name(annotator)
+        if not text.strip():
+            raise UsageError("the completion is empty; write something, or skip it", field="text")
+        with self.database.writing() as connection:
+            _check_shown(connection, prompt_id, [] if based_on is None else [based_on])
+            connection.execute(
+                "update demonstration set withdrawn = ? where prompt_id = ? and annotator = ? and withdrawn is null",
+                (_now(), prompt_id, annotator),
+            )
+            id = connection.execute(
+                "insert into demonstration (prompt_id, annotator, text, based_on, created) values (?, ?, ?, ?, ?)",
+                (prompt_id, annotator, text, based_on, _now()),
+            ).lastrowid
+            turns.release(connection, annotator, "write", prompt_id)
+        assert id is not None
+        return id
+
+    def undo_demonstration(self, annotator: str) -> str | None:
+        """Withdraw the newest thing this person wrote; its prompt, which `next_to_write` gives next."""
+        return self._undo(annotator, "write", "demonstration")
+
+    # ---- kept ----
+
+    def backup(self, path: Path | str) -> None:
+        """A whole copy in a new file, while others go on writing. UsageError where the file exists."""
+        target = Path(path)
+        if target.exists():
+            raise UsageError("is there already; name a new file", where=str(target))
+        with durable.storing(target), durable.whole_file(target) as temporary:
+            temporary.unlink(missing_ok=True)
+            self.database.run("vacuum into ?", str(temporary))
+
+    def _undo(self, annotator: str, work: Work, table: str) -> str | None:
+        annotator = _name(annotator)
+        with self.database.writing() as connection:
+            found = connection.execute(
+                f"select id, prompt_id from {table} where annotator = ? and withdrawn is null "  # noqa: S608
+                "order by id desc limit 1",
+                (annotator,),
+            ).fetchone()
+            if found is None:
+                return None
+            connection.execute(f"update {table} set withdrawn = ? where id = ?", (_now(), found["id"]))  # noqa: S608
+            turns.claim(connection, annotator, work, found["prompt_id"])
+        return str(found["prompt_id"])
+
+
+# ---- what can be kept ----
+
+
+def _check_prompt(connection: Connection, prompt_id: str) -> Row:
+    found = connection.execute("select * from prompt where id = ?", (prompt_id,)).fetchone()
+    if found is None:
+        raise UsageError(f'there is no prompt "{prompt_id:.40}"', field="prompt_id")
+    return found
+
+
+def _check_shown(connection: Connection, prompt_id: str, shown: Sequence[str]) -> None:
+    _check_prompt(connection, prompt_id)
+    known = {row["id"] for row in connection.execute("select id from completion where prompt_id = ?", (prompt_id,))}
+    if strange := [id for id in shown if id not in known]:
+        raise UsageError(f'"{strange[0]:.40}" is no completion of prompt {prompt_id}', field="shown")
+
+
+def _check_ranking(shown: Sequence[str], ranking: Sequence[Sequence[str]], flags: Sequence[Flag]) -> None:
+    ranked = [id for group in ranking for id in group]
+    if not shown or len(set(shown)) != len(shown):
+        raise UsageError("shown holds a completion twice, or none", field="shown")
+    if "skip" in flags and ranked:
+        raise UsageError(
+            "a skipped prompt has no ranking; send it without the flag, or without a ranking", field="flags"
+        )
+    if not ranked and flags:
+        return
+    if sorted(ranked) != sorted(shown) or not all(ranking):
+        found = f"the ranking holds {len(ranked)} completions; expected each of the {len(shown)} shown, once"
+        raise UsageError(found, field="ranking")
+    if len(shown) < 2:
+        raise UsageError("one completion can't be ranked; expected two or more", field="shown")
+
+
+def _flags(given: Sequence[str]) -> tuple[Flag, ...]:
+    if unknown := [flag for flag in given if flag not in FLAGS]:
+        raise UsageError(f'"{unknown[0]!s:.40}" is no flag; expected {" or ".join(FLAGS)}', field="flags")
+    return tuple(flag for flag in FLAGS if flag in given)
+
+
+def _name(annotator: str) -> str:
+    """As it is kept: people type spaces around their name."""
+    name = " ".join(annotator.split())
+    if not name or len(name) > MAX_ANNOTATOR or not name.isprintable():
+        expected = f"expected 1 to {MAX_ANNOTATOR} printable characters"
+        raise UsageError(f"the annotator's name has {len(name)} characters; {expected}", field="annotator")
+    return name
+
+
+def _standing(connection: Connection, prompt_id: str, annotator: str, shown: Sequence[str]) -> Row | None:
+    """What this person said of these very completions, in whatever order they were shown."""
+    found = connection.execute(
+        "select * from judgement where prompt_id = ? and annotator = ? and withdrawn is null",
+        (prompt_id, annotator),
+    )
+    return next((row for row in found if sorted(json.loads(row["shown"])) == sorted(shown)), None)
+
+
+# ---- rows and values ----
+
+
+def _prompt(row: Row) -> Prompt:
+    return Prompt(row["id"], json.loads(row["text"]), row["source"], row["split"], json.loads(row["row"]))
+
+
+def _judgement(row: Row) -> Judgement:
+    values = dict(row)
+    ranking = tuple(tuple(group) for group in json.loads(values.pop("ranking")))
+    shown, flags = tuple(json.loads(values.pop("shown"))), tuple(json.loads(values.pop("flags")))
+    return Judgement(**values, shown=shown, ranking=ranking, flags=flags)
+
+
+def _id(value: Any) -> str:
+    """Short name of a content; 64 bits, so that two among millions don't meet."""
+    return hashlib.sha256(_json(value).encode()).hexdigest()[:16]
+
+
+def _json(value: Any) -> str:
+    """One spelling per value. DataError for what JSON can't hold."""
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"can't be kept as JSON ({error!s:.80})") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
