@@ -28,7 +28,7 @@ from tunewright.planning.estimate import Estimate, Part
 from tunewright.planning.machine import gemm_rate, memory_bandwidth
 from tunewright.planning.memory import bytes_per_token, memory_free, memory_held
 from tunewright.planning.probe import Steps, choose_steps, probe
-from tunewright.planning.time import BF16_SHARE, WRITING, Answers, Course, Speeds, estimate_time
+from tunewright.planning.time import BF16_SHARE, WRITING, Answers, Course, Practice, Speeds, estimate_time
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, give_back, peak_memory
@@ -105,6 +105,7 @@ def _course(recipe: Recipe, trained: Trained, base: Base, tokens: Tokenized, pla
         cached=k > 0,
         bootstrap_samples=recipe.evaluation.bootstrap_samples,
         answers=_answers(recipe, tokens),
+        practice=_practice(recipe, tokens, plan),
     )
 
 
@@ -116,6 +117,17 @@ def _answers(recipe: Recipe, tokens: Tokenized) -> Answers | None:
     shown = len(recipe.evaluation.prompts) or FIRST_ROWS
     number = min(rows if isinstance(rows, int) else 0, len(tokens.validation)) + shown
     return Answers(np.resize(tokens.validation.lengths, number), new)
+
+
+def _practice(recipe: Recipe, tokens: Tokenized, plan: FitPlan) -> Practice | None:
+    """What is sampled in an iteration, where completions are."""
+    new = recipe.evaluation.max_new_tokens
+    if not (recipe.samples_completions and isinstance(new, int)):
+        return None
+    texts = recipe.align.group_size if recipe.align.method == "grpo" else 1
+    lengths = np.resize(tokens.train.lengths - new, recipe.rows_per_iteration * texts)
+    iterations = plan.total_steps // recipe.updates_per_iteration
+    return Practice(Answers(lengths, new), iterations, texts, recipe.align.ppo_epochs)
 
 
 def _speeds(course: Course, runtime: Runtime, writing: float | None) -> Speeds:

@@ -93,7 +93,8 @@ def _evaluation(decisions: Decisions, facts: Facts) -> None:
     if facts.kind == "text" and facts.completion_lengths is None:
         decisions.settle("evaluation.max_new_tokens", SHORT_ANSWER, "enough to see the style")
         return
-    decisions.settle("data.learn", facts.learn, "what rows of this format are for")
+    if facts.kind == "text":
+        decisions.settle("data.learn", facts.learn, "what rows of this format are for")
     decisions.settle("evaluation.max_new_tokens", *_answer_length(facts))
     tokens = decisions.values["evaluation"]["max_new_tokens"]
     rows = max(8, ROWS_ANSWERED * SHORT_ANSWER // max(SHORT_ANSWER, tokens))

@@ -62,12 +62,13 @@ def fine_tune(
         parts = stages.scoring(
             resolved, tokens, base, trained, caches, runtime, recorder, judging.stopping(stop_signal, runtime)
         )
-        judge = judging.Judge(resolved, task.scorer(parts), plan, recorder)
+        scorer = task.scorer(parts)
+        judge = judging.Judge(resolved, scorer, plan, recorder)
         store, checkpoint = stages.checkpoints(resolved, task, base, caches, runtime, recorder, resuming, force)
         recorder.state("running", "training")
         hooks = Hooks(judge.log, judge.evaluate, judge.evaluated, judge.stepped, recorder.say, stop_signal)
         lesson = stages.lesson(
-            resolved, tokens, base, trained, caches, plan, store, hooks, runtime, recorder, checkpoint
+            resolved, tokens, base, trained, scorer, caches, plan, store, hooks, runtime, recorder, checkpoint
         )
         with watch.timing("fit"):
             state = task.learn(lesson)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     values = read_yaml(path)
     recipe = build_recipe(values, overrides, where=str(path))
-    return _anchored(recipe, path.parent, overridden={o.partition("=")[0] for o in overrides})
+    return anchored(recipe, path.parent, overridden={o.partition("=")[0] for o in overrides})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _yaml_place(path: Path, error: Exception) -> str:
     return f"{path}:{mark.line + 1}" if mark is not None else str(path)
 
 
-def _anchored(recipe: Recipe, folder: Path, overridden: set[str]) -> Recipe:
+def anchored(recipe: Recipe, folder: Path, overridden: Collection[str] = ()) -> Recipe:
     """Relative paths in a recipe file start at its folder, if that is where the file is."""
     changes: dict[str, dict[str, Any]] = {}
     for part, name in (("data", "train"), ("data", "validation"), ("align", "ptx")):

@@ -35,7 +35,7 @@ from tunewright.recipe import IN_MEMORY, Recipe, steps_per_epoch
 from tunewright.recording import Recorder
 from tunewright.runtime import Runtime, give_back, memory_available
 from tunewright.tasks.opening import open_task
-from tunewright.tasks.task import Lesson, ScoringParts, Task
+from tunewright.tasks.task import Lesson, Scorer, ScoringParts, Task
 
 CACHE_SHARE = 0.25  # of the free disk that boundary caches may take
 
@@ -200,6 +200,7 @@ def lesson(
     tokens: Tokenized,
     base: Base,
     trained: Trained,
+    scorer: Scorer,
     caches: Caches,
     plan: FitPlan,
     store: CheckpointStore,
@@ -210,8 +211,8 @@ def lesson(
 ) -> Lesson:
     """What the task's loop works with."""
     return Lesson(
-        recipe, tokens, base.loaded.tokenizer, trained.forward, trained.objective, caches.train, plan, store, hooks,
-        runtime, recorder, resume,
+        recipe, tokens, base.loaded.tokenizer, trained.forward, trained.objective, scorer, caches.train, plan, store,
+        hooks, runtime, recorder, resume,
     )  # fmt: skip
 
 

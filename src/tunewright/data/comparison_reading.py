@@ -99,14 +99,14 @@ class ComparisonReading:
                 raise DataError(says, where=row.where, field="completions")
             given, names = list(found), ["completions"] * len(found)
         if self.talks:
-            return names, [_messages(value, name, row.where) for name, value in zip(names, given, strict=True)]
+            return names, [messages_of(value, name, row.where) for name, value in zip(names, given, strict=True)]
         cells = (Row({name: value}, row.where, row.number) for name, value in zip(names, given, strict=True))
         return names, [value_text(cell, name) for name, cell in zip(names, cells, strict=True)]
 
     def _talk(self, row: Row, names: list[str], completions: list[Any]) -> tuple[dict[str, Any], list[Any]]:
         """Where the completions begin with what the user said, the prompt is all that they have in common."""
         given = plain(row.values.get(self.prompt)) if self.prompt else None
-        asked = _messages(given, self.prompt or "", row.where, role="user") if given is not None else []
+        asked = messages_of(given, self.prompt or "", row.where, role="user") if given is not None else []
         if not asked or any(talk and talk[0].get("role") != "assistant" for talk in completions):
             size = _common_turns(completions)
             if not size:
@@ -116,8 +116,8 @@ class ComparisonReading:
         system = plain(row.values.get(self.system)) if self.system else None
         if str(system or "").strip() and asked[0].get("role") != "system":
             asked = [{"role": "system", "content": system}, *asked]
-        others = {name: value for name, value in row.values.items() if name not in self.columns}
-        return {**others, PROMPT: asked}, completions
+        used = (*self.columns, self.prompt, self.system)
+        return {**{name: value for name, value in row.values.items() if name not in used}, PROMPT: asked}, completions
 
     # ---- how they compare ----
 
@@ -169,8 +169,8 @@ def speaks(value: Any) -> bool:
     return isinstance(first, Mapping) and ("role" in first or "from" in first)
 
 
-def _messages(value: Any, column: str, where: str, role: str = "assistant") -> list[dict[str, Any]]:
-    """A text as what `role` says, a message, or a list of messages: in OpenAI's words."""
+def messages_of(value: Any, column: str, where: str, role: str = "assistant") -> list[dict[str, Any]]:
+    """A text as what `role` says, a message, or a list of messages, all in OpenAI's words; none of a blank text."""
     if isinstance(value, str):
         return [{"role": role, "content": value}] if value.strip() else []
     given = [value] if isinstance(value, Mapping) else value

@@ -22,9 +22,8 @@ from tunewright.data.comparison_reading import COMPLETION, PROMPT, ComparisonRea
 from tunewright.data.conversations import Conversation
 from tunewright.data.examples import Row, Source
 from tunewright.data.row_reading import TemplateReading
-from tunewright.data.segments import Segments
 from tunewright.data.survey import text_hash
-from tunewright.data.templates import BUILT_IN, Part, Template
+from tunewright.data.templates import Part, Template
 from tunewright.data.values import plain
 from tunewright.data.written import CHATS, PROMPTS, Format, recognise
 from tunewright.errors import DataError, RecipeError, did_you_mean
@@ -71,7 +70,7 @@ class Comparisons:
             says = f"is read as {form.name}, and {like.source.name} as {like.format.name}; give both the same columns"
             raise DataError(says, where=source.name)
         found = _Survey()
-        for group in _groups(source, reading, found):
+        for group in _groups(source, reading, form, found):
             found.add(group, form)
         if not found.hashes:
             raise DataError("no row compares two different completions; expected at least one", where=source.name)
@@ -90,7 +89,7 @@ class Comparisons:
 
     def groups(self) -> Iterator[Group]:
         """Every prompt that has a comparison, its rows put together."""
-        return _groups(self.source, self.reading, _Survey())
+        return _groups(self.source, self.reading, self.format, _Survey())
 
     @property
     def signature(self) -> str:
@@ -124,7 +123,7 @@ def _recognised(
         raise RecipeError(there, field="data.margin")
     reading = _columns(columns, margin, template)
     held = " and ".join(reading.columns[:2])
-    form, said = _format(source, reading, columns, template)
+    reading, form, said = _with_format(source, reading, columns, template)
     return reading, form, (f"comparisons: {held}{_extra_words(reading)}", *said)
 
 
@@ -189,24 +188,25 @@ class _Written:
         return ""
 
 
-def _format(
+def _with_format(
     source: Source, reading: ComparisonReading, columns: Mapping[str, Any], template: str | None
-) -> tuple[Format, tuple[str, ...]]:
+) -> tuple[ComparisonReading, Format, tuple[str, ...]]:
     """As `generate` would read the same prompts; where no column holds them, the completions begin with them."""
+    first = _first_written(source, reading)
     if reading.talks:
-        return recognise(_first_written(source, reading)), ()
+        form = recognise(first)
+        return reading, replace(form, said=tuple(one for one in form.said if not one.startswith("learned:"))), ()
     wanted = template.replace("{chosen}", f"{{{COMPLETION}}}") if template else None
-    if wanted and wanted.strip() in BUILT_IN:
-        wanted = BUILT_IN[wanted.strip()].on({**columns, COMPLETION: ""}, COMPLETION).written()
     try:
-        return recognise(_first_written(source, reading), template=wanted, completion=COMPLETION), ()
+        form = recognise(first, template=wanted, completion=COMPLETION)
     except DataError:
-        if template is not None or any(name in columns for name in PROMPTS):
-            raise
-    object.__setattr__(reading, "begins_both", True)
+        form = None
+    if form is not None and isinstance(form.reading, TemplateReading):
+        return reading, form, ()
     whole = Template((Part(PROMPT, is_column=True),), COMPLETION, as_given=True)
+    form = Format("prompt and completion", (), TemplateReading(whole, COMPLETION, False), "completion")
     says = "no column of prompts: what both completions begin with is the prompt"
-    return Format("prompt and completion", (), TemplateReading(whole, COMPLETION, False), "completion"), (says,)
+    return replace(reading, begins_both=True), form, (says,)
 
 
 def _first_written(source: Source, reading: ComparisonReading) -> _Written:
@@ -232,7 +232,7 @@ class _Survey:
         self.rows = self.comparisons = self.ties = self.same = 0
 
     def add(self, group: Group, form: Format) -> None:
-        self.prompts.append(text_hash(_as_text(form.prompt(group.rows[0]))))
+        self.prompts.append(text_hash(_prompt_text(form, group.rows[0])))
         said = [json.dumps(row.values[COMPLETION], sort_keys=True, default=str) for row in group.rows]
         order = [(said[pair.better], said[pair.worse], pair.weight) for pair in group.pairs]
         self.hashes.append(text_hash(json.dumps([self.prompts[-1], order])))
@@ -254,30 +254,29 @@ class _Survey:
 class _Gathered:
     """A prompt whose rows are being put together."""
 
-    def __init__(self, judged: Judged, row: Row) -> None:
-        self.values, self.where, self.number = judged.values, row.where, row.number
-        self.key = json.dumps(judged.values, sort_keys=True, default=str)
-        self.completions: dict[str, Any] = {}
+    def __init__(self, row: Row, judged: Judged) -> None:
+        self.first = Row(judged.values, row.where, row.number)
+        self.completions: dict[str, Any] = {}  # by what they say: equal ones are one
         self.pairs: list[Pair] = []
         self.add(judged)
 
     def add(self, judged: Judged) -> None:
-        """Equal completions are one."""
-        keys = [json.dumps(text, sort_keys=True, default=str) for text in judged.completions]
         if not judged.pairs:
             return
-        self.completions |= {k: c for k, c in zip(keys, judged.completions, strict=True) if k not in self.completions}
+        keys = [json.dumps(text, sort_keys=True, default=str) for text in judged.completions]
+        for key, text in zip(keys, judged.completions, strict=True):
+            self.completions.setdefault(key, text)
         place = {key: number for number, key in enumerate(self.completions)}
         at = [place[key] for key in keys]
-        moved = (replace(pair, better=at[pair.better], worse=at[pair.worse]) for pair in judged.pairs)
-        self.pairs += [pair for pair in moved if pair.better != pair.worse]
+        self.pairs += [replace(pair, better=at[pair.better], worse=at[pair.worse]) for pair in judged.pairs]
 
     def group(self) -> Group:
-        rows = (Row({**self.values, COMPLETION: text}, self.where, self.number) for text in self.completions.values())
-        return Group(tuple(rows), tuple(self.pairs), self.where, self.number)
+        where, number = self.first.where, self.first.number
+        rows = (Row({**self.first.values, COMPLETION: text}, where, number) for text in self.completions.values())
+        return Group(tuple(rows), tuple(self.pairs), where, number)
 
 
-def _groups(source: Source, reading: ComparisonReading, found: _Survey) -> Iterator[Group]:
+def _groups(source: Source, reading: ComparisonReading, form: Format, found: _Survey) -> Iterator[Group]:
     """Rows of one group wait for the last of them; every other row is a prompt of its own."""
     waiting: dict[int, _Gathered] = {}
     left = _group_sizes(source, reading.group)
@@ -286,17 +285,21 @@ def _groups(source: Source, reading: ComparisonReading, found: _Survey) -> Itera
         found.rows, found.same = found.rows + 1, found.same + (not judged.pairs)
         gathered = waiting.pop(key, None) if key is not None else None
         if gathered is None:
-            gathered = _Gathered(judged, row)
-        elif gathered.key != json.dumps(judged.values, sort_keys=True, default=str):
-            says = f"has another prompt than {gathered.where}, which is of the same group; expected one prompt a group"
-            raise DataError(says, where=row.where, field=reading.group)
+            gathered = _Gathered(row, judged)
         else:
+            _check_same_prompt(gathered.first, Row(judged.values, row.where, row.number), form, reading.group)
             gathered.add(judged)
         if key is not None and left[key] > 1:
             left[key] -= 1
             waiting[key] = gathered
         elif gathered.pairs:
             yield gathered.group()
+
+
+def _check_same_prompt(first: Row, row: Row, form: Format, column: str | None) -> None:
+    if _prompt_text(form, first) != _prompt_text(form, row):
+        says = f"has another prompt than {first.where}, which is of the same group; expected one prompt a group"
+        raise DataError(says, where=row.where, field=column)
 
 
 def _group_sizes(source: Source, column: str | None) -> Counter[int]:
@@ -309,7 +312,8 @@ def _group_key(row: Row, column: str | None) -> int | None:
     return None if value is None or value != value or value == "" else text_hash(str(value))
 
 
-def _as_text(read: Segments | Conversation) -> str:
+def _prompt_text(form: Format, row: Row) -> str:
+    read = form.prompt(replace(row, values={name: value for name, value in row.values.items() if name != COMPLETION}))
     if isinstance(read, Conversation):
         return json.dumps(read.messages, sort_keys=True, default=str)
     return "".join(segment.text for segment in read)

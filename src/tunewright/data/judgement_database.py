@@ -1,8 +1,8 @@
 """The SQLite file under a store of judgements: opened, recognised, migrated, and written in whole transactions.
 
 `judgements` asks; nothing here knows what a judgement is. Write-ahead log, foreign keys, and every commit synced to the
-disk before it is acknowledged, so that a killed process or a power cut loses nothing that was. One connection, one lock:
-threads take turns, and other processes wait for each other's transactions. Not for network drives, whose locks lie.
+disk before it is acknowledged, so that a killed process or a power cut loses nothing that was. One connection and one
+lock: threads take turns, and processes wait for each other's transactions. Not for network drives, whose locks lie.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Generator[sqlite3.Connection]:
-        """All of it on the disk at the end, or nothing."""
+        """All of it on the disk at the end, or nothing; one inside another is part of that."""
         with self._transaction("begin immediate") as connection:
             yield connection
 
@@ -69,6 +69,9 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Generator[sqlite3.Connection]:
         with self._lock, _in_words(self.path):
+            if self._connection.in_transaction:  # part of a larger one of this thread
+                yield self._connection
+                return
             self._connection.execute(begin)
             try:
                 yield self._connection

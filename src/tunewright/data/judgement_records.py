@@ -6,13 +6,15 @@ them into training data. A text is a string, or a list of messages (`{"role": â€
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Said: TypeAlias = str | list[dict[str, Any]]  # a text, or messages
 Ranking: TypeAlias = tuple[tuple[str, ...], ...]  # completion ids: best first, ties in one tuple
-Flag = Literal["both_bad", "skip"]
+# imported: whoever gave it to us didn't say in which order the completions were shown.
+Flag = Literal["both_bad", "skip", "imported"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Judgement:
         return "skip" in self.flags
 
     @property
+    def has_places(self) -> bool:
+        """Whether `shown` is the order in which they were seen."""
+        return "imported" not in self.flags
+
+    @property
     def all_bad(self) -> bool:
         """Whether none of what was shown is any good."""
         return "both_bad" in self.flags
@@ -95,3 +102,14 @@ class Progress:
     prompts_judged: int  # by anybody
     prompts_judged_twice: int  # by two people or more
     seconds_per_judgement: float | None  # median of this person's newest 50
+
+
+def plain_json(value: Any) -> Any:
+    """The nearest thing that JSON holds: dates as they print, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)

@@ -4,6 +4,8 @@ Each function reads or writes in the transaction that it is given. Judgements th
 one keeps its prompt from the person who skipped it, and from nobody else.
 """
 
+# ruff: noqa: S608 - statements are put together from the texts below; every value is a parameter
+
 from __future__ import annotations
 
 import math
@@ -68,10 +70,11 @@ def release(connection: Connection, annotator: str, work: Work, prompt_id: str) 
 
 def to_judge(connection: Connection, annotator: str, overlap: float) -> Row | None:
     """The next prompt for this person; see `Judgements.next_task`."""
-    fresh = lambda: _first(connection, annotator, "judge", _FRESH)  # noqa: E731
-    second = lambda: _first(connection, annotator, "judge", _SECOND) if _seconds_left(connection, overlap) else None  # noqa: E731
-    order = (second, fresh) if _is_due(connection, annotator, overlap) else (fresh, second)
-    return order[0]() or order[1]()
+    wanted = [_FRESH, _SECOND] if _seconds_left(connection, overlap) else [_FRESH]
+    if _is_due(connection, annotator, overlap):
+        wanted.reverse()
+    found = (_first(connection, annotator, "judge", condition) for condition in wanted)
+    return next(filter(None, found), None)
 
 
 def to_write(connection: Connection, annotator: str) -> Row | None:
@@ -85,7 +88,7 @@ def to_write(connection: Connection, annotator: str) -> Row | None:
 def _first(connection: Connection, annotator: str, work: Work, condition: str, order: str = "number") -> Row | None:
     values = {"annotator": annotator, "work": work, "since": time.time() - CLAIM_SECONDS}
     return connection.execute(
-        f"select * from prompt where {condition} and not {_TAKEN} order by {order} limit 1",  # noqa: S608
+        f"select * from prompt where {condition} and not {_TAKEN} order by {order} limit 1",
         values,
     ).fetchone()
 
@@ -132,5 +135,5 @@ def _pace(connection: Connection, annotator: str) -> float | None:
 
 
 def _count(connection: Connection, rest: str, *values: str, **named: str) -> int:
-    found = connection.execute(f"select count(*) from {rest}", named or values)  # noqa: S608
+    found = connection.execute(f"select count(*) from {rest}", named or values)
     return int(found.fetchone()[0])

@@ -7,23 +7,47 @@ of what a page gets. Draws nothing, measures nothing (`evaluation.agreement` doe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
 from pathlib import Path
-from sqlite3 import Connection, Row
 from typing import Any
 
 from tunewright import durable
 from tunewright.data import judgement_turns as turns
+from tunewright.data.judgement_checks import (
+    MAX_ANNOTATOR,
+    MAX_NOTE,
+    as_json,
+    as_judgement,
+    as_prompt,
+    check_note,
+    check_prompt,
+    check_ranking,
+    check_shown,
+    content_id,
+    known_flags,
+    known_name,
+    now,
+    standing_judgement,
+    whole_text,
+)
 from tunewright.data.judgement_database import Database
-from tunewright.data.judgement_records import Completion, Demonstration, Flag, Judgement, Origin, Progress, Prompt, Said
+from tunewright.data.judgement_records import (
+    Completion,
+    Demonstration,
+    Judgement,
+    Origin,
+    Progress,
+    Prompt,
+    Said,
+    plain_json,
+)
 from tunewright.data.judgement_turns import Work
-from tunewright.errors import DataError, UsageError
+from tunewright.data.values import plain
+from tunewright.errors import UsageError
 
-MAX_ANNOTATOR, MAX_NOTE = 80, 10_000  # characters
-FLAGS = ("both_bad", "skip")
+__all__ = ["MAX_ANNOTATOR", "MAX_NOTE", "Completion", "Demonstration", "Judgement", "Judgements", "Progress", "Prompt"]
 
 
 class Judgements:
@@ -51,37 +75,45 @@ class Judgements:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def together(self) -> AbstractContextManager[object]:
+        """Everything that is kept inside is on the disk at its end, all of it or nothing: for imports."""
+        return self.database.writing()
+
     # ---- filled ----
 
     def add_prompt(
         self, text: Said, source: str, split: str | None = None, values: Mapping[str, Any] | None = None
     ) -> str:
         """The id of the prompt, which is here once however often it is added; the first row's values stay."""
-        id = _id(text)
+        id = content_id(text)
         with self.database.writing() as connection:
             connection.execute(
                 "insert into prompt (id, text, source, split, row) values (?, ?, ?, ?, ?) on conflict do nothing",
-                (id, _json(text), source, split, _json(dict(values or {}))),
+                (id, as_json(text), source, split, as_json(plain_json(plain(values or {})))),
             )
         return id
 
-    def add_completion(self, prompt_id: str, text: Said, origin: str, settings: Mapping[str, Any] | None = None) -> str:
+    def add_completion(
+        self, prompt_id: str, text: Said, origin: str | None, settings: Mapping[str, Any] | None = None
+    ) -> str:
         """The id of the completion; one that another origin wrote too is here once, with both origins.
 
-        `settings` tell this draw from others of the same origin (temperature, seed, number of the draw).
+        `settings` tell this draw from others of the same origin (temperature, seed, number of the draw). Origin None:
+        nobody knows who wrote it.
         """
-        id = _id([prompt_id, text])
+        id = content_id([prompt_id, text])
         with self.database.writing() as connection:
-            _check_prompt(connection, prompt_id)
+            check_prompt(connection, prompt_id)
             connection.execute(
                 "insert into completion (id, prompt_id, text) values (?, ?, ?) on conflict do nothing",
-                (id, prompt_id, _json(text)),
+                (id, prompt_id, as_json(text)),
             )
-            connection.execute(
-                "insert into origin (completion_id, prompt_id, name, settings) values (?, ?, ?, ?) "
-                "on conflict do nothing",
-                (id, prompt_id, origin, _json(dict(settings or {}))),
-            )
+            if origin is not None:
+                connection.execute(
+                    "insert into origin (completion_id, prompt_id, name, settings) values (?, ?, ?, ?) "
+                    "on conflict do nothing",
+                    (id, prompt_id, origin, as_json(dict(settings or {}))),
+                )
         return id
 
     def has_drawn(self, prompt_id: str, origin: str, settings: Mapping[str, Any]) -> bool:
@@ -89,7 +121,7 @@ class Judgements:
         with self.database.reading() as connection:
             found = connection.execute(
                 "select 1 from origin where prompt_id = ? and name = ? and settings = ?",
-                (prompt_id, origin, _json(dict(settings))),
+                (prompt_id, origin, as_json(dict(settings))),
             ).fetchone()
         return found is not None
 
@@ -98,12 +130,12 @@ class Judgements:
     def prompts(self) -> list[Prompt]:
         """Every prompt, in the order they were added."""
         with self.database.reading() as connection:
-            return [_prompt(row) for row in connection.execute("select * from prompt order by number")]
+            return [as_prompt(row) for row in connection.execute("select * from prompt order by number")]
 
     def prompt(self, prompt_id: str) -> Prompt:
         """One prompt. UsageError where there is none of this id."""
         with self.database.reading() as connection:
-            return _prompt(_check_prompt(connection, prompt_id))
+            return as_prompt(check_prompt(connection, prompt_id))
 
     def completions(self, prompt_id: str | None = None) -> list[Completion]:
         """Those of a prompt, or of all, in the order they were added: shuffle before showing them."""
@@ -123,7 +155,7 @@ class Judgements:
         where = "" if withdrawn else "where withdrawn is null"
         with self.database.reading() as connection:
             found = connection.execute(f"select * from judgement {where} order by id").fetchall()  # noqa: S608
-        return [_judgement(row) for row in found]
+        return [as_judgement(row) for row in found]
 
     def judgement_of(self, prompt_id: str, annotator: str) -> Judgement | None:
         """The newest standing judgement of this person on this prompt."""
@@ -133,7 +165,7 @@ class Judgements:
                 "order by id desc limit 1",
                 (prompt_id, annotator),
             ).fetchone()
-        return None if found is None else _judgement(found)
+        return None if found is None else as_judgement(found)
 
     def demonstrations(self) -> list[Demonstration]:
         """What people wrote themselves, oldest first, undone ones left out."""
@@ -150,12 +182,12 @@ class Judgements:
         looking at, in their order; among them, evenly, those that another person has judged, until the share `overlap`
         of all prompts has been judged by two.
         """
-        annotator = _name(annotator)
+        annotator = known_name(annotator)
         with self.database.writing() as connection:
             found = turns.claimed(connection, annotator, "judge") or turns.to_judge(connection, annotator, overlap)
             if found is not None:
                 turns.claim(connection, annotator, "judge", found["id"])
-        return None if found is None else _prompt(found)
+        return None if found is None else as_prompt(found)
 
     def record(
         self,
@@ -175,25 +207,22 @@ class Judgements:
         flag `skip`, and where it may be with `both_bad`. Sent twice it is kept once; a second, other one of the same
         person on the same completions replaces the first. Raises UsageError for what can't be.
         """
-        annotator = _name(annotator)
-        known = _flags(flags)
-        _check_ranking(shown, ranking, known)
-        if len(note) > MAX_NOTE:
-            raise UsageError(f"the note has {len(note):,} characters; expected at most {MAX_NOTE:,}", field="note")
-        if seconds is not None and not 0 <= seconds < float("inf"):
-            raise UsageError(f"seconds is {seconds}; expected a number of seconds", field="seconds")
-        facts = (_json(list(shown)), _json([list(group) for group in ranking]), _json(list(known)), note)
+        annotator = known_name(annotator)
+        known = known_flags(flags)
+        check_ranking(shown, ranking, known)
+        check_note(note, seconds)
+        facts = (as_json(list(shown)), as_json([list(group) for group in ranking]), as_json(list(known)), note)
         with self.database.writing() as connection:
-            _check_shown(connection, prompt_id, shown)
-            standing = _standing(connection, prompt_id, annotator, shown)
+            check_shown(connection, prompt_id, shown)
+            standing = standing_judgement(connection, prompt_id, annotator, shown)
             if standing is not None:
                 if tuple(standing[name] for name in ("shown", "ranking", "flags", "note")) == facts:
                     return int(standing["id"])
-                connection.execute("update judgement set withdrawn = ? where id = ?", (_now(), standing["id"]))
+                connection.execute("update judgement set withdrawn = ? where id = ?", (now(), standing["id"]))
             id = connection.execute(
                 "insert into judgement (prompt_id, annotator, shown, ranking, flags, note, seconds, created) "
                 "values (?, ?, ?, ?, ?, ?, ?, ?)",
-                (prompt_id, annotator, *facts, seconds, created or _now()),
+                (prompt_id, annotator, *facts, seconds, created or now()),
             ).lastrowid
             turns.release(connection, annotator, "judge", prompt_id)
         assert id is not None
@@ -205,7 +234,7 @@ class Judgements:
 
     def progress(self, annotator: str, overlap: float = 0.0) -> Progress:
         """How far this person, and everybody, has come; `overlap` as given to `next_task`."""
-        annotator = _name(annotator)
+        annotator = known_name(annotator)
         with self.database.reading() as connection:
             return turns.progress(connection, annotator, overlap)
 
@@ -213,27 +242,27 @@ class Judgements:
 
     def next_to_write(self, annotator: str) -> Prompt | None:
         """The prompt that this person should write a completion for: fewest first. None: they have written all."""
-        annotator = _name(annotator)
+        annotator = known_name(annotator)
         with self.database.writing() as connection:
             found = turns.claimed(connection, annotator, "write") or turns.to_write(connection, annotator)
             if found is not None:
                 turns.claim(connection, annotator, "write", found["id"])
-        return None if found is None else _prompt(found)
+        return None if found is None else as_prompt(found)
 
     def write_demonstration(self, prompt_id: str, annotator: str, text: str, based_on: str | None = None) -> int:
         """Keep what a person wrote, or made of the completion `based_on`; replaces what they wrote here before."""
-        annotator = _name(annotator)
+        annotator = known_name(annotator)
         if not text.strip():
             raise UsageError("the completion is empty; write something, or skip it", field="text")
         with self.database.writing() as connection:
-            _check_shown(connection, prompt_id, [] if based_on is None else [based_on])
+            check_shown(connection, prompt_id, [] if based_on is None else [based_on])
             connection.execute(
                 "update demonstration set withdrawn = ? where prompt_id = ? and annotator = ? and withdrawn is null",
-                (_now(), prompt_id, annotator),
+                (now(), prompt_id, annotator),
             )
             id = connection.execute(
                 "insert into demonstration (prompt_id, annotator, text, based_on, created) values (?, ?, ?, ?, ?)",
-                (prompt_id, annotator, text, based_on, _now()),
+                (prompt_id, annotator, whole_text(text), based_on, now()),
             ).lastrowid
             turns.release(connection, annotator, "write", prompt_id)
         assert id is not None
@@ -255,7 +284,7 @@ class Judgements:
             self.database.run("vacuum into ?", str(temporary))
 
     def _undo(self, annotator: str, work: Work, table: str) -> str | None:
-        annotator = _name(annotator)
+        annotator = known_name(annotator)
         with self.database.writing() as connection:
             found = connection.execute(
                 f"select id, prompt_id from {table} where annotator = ? and withdrawn is null "  # noqa: S608
@@ -264,95 +293,6 @@ class Judgements:
             ).fetchone()
             if found is None:
                 return None
-            connection.execute(f"update {table} set withdrawn = ? where id = ?", (_now(), found["id"]))  # noqa: S608
+            connection.execute(f"update {table} set withdrawn = ? where id = ?", (now(), found["id"]))  # noqa: S608
             turns.claim(connection, annotator, work, found["prompt_id"])
         return str(found["prompt_id"])
-
-
-# ---- what can be kept ----
-
-
-def _check_prompt(connection: Connection, prompt_id: str) -> Row:
-    found = connection.execute("select * from prompt where id = ?", (prompt_id,)).fetchone()
-    if found is None:
-        raise UsageError(f'there is no prompt "{prompt_id:.40}"', field="prompt_id")
-    return found
-
-
-def _check_shown(connection: Connection, prompt_id: str, shown: Sequence[str]) -> None:
-    _check_prompt(connection, prompt_id)
-    known = {row["id"] for row in connection.execute("select id from completion where prompt_id = ?", (prompt_id,))}
-    if strange := [id for id in shown if id not in known]:
-        raise UsageError(f'"{strange[0]:.40}" is no completion of prompt {prompt_id}', field="shown")
-
-
-def _check_ranking(shown: Sequence[str], ranking: Sequence[Sequence[str]], flags: Sequence[Flag]) -> None:
-    ranked = [id for group in ranking for id in group]
-    if not shown or len(set(shown)) != len(shown):
-        raise UsageError("shown holds a completion twice, or none", field="shown")
-    if "skip" in flags and ranked:
-        raise UsageError(
-            "a skipped prompt has no ranking; send it without the flag, or without a ranking", field="flags"
-        )
-    if not ranked and flags:
-        return
-    if sorted(ranked) != sorted(shown) or not all(ranking):
-        found = f"the ranking holds {len(ranked)} completions; expected each of the {len(shown)} shown, once"
-        raise UsageError(found, field="ranking")
-    if len(shown) < 2:
-        raise UsageError("one completion can't be ranked; expected two or more", field="shown")
-
-
-def _flags(given: Sequence[str]) -> tuple[Flag, ...]:
-    if unknown := [flag for flag in given if flag not in FLAGS]:
-        raise UsageError(f'"{unknown[0]!s:.40}" is no flag; expected {" or ".join(FLAGS)}', field="flags")
-    return tuple(flag for flag in FLAGS if flag in given)
-
-
-def _name(annotator: str) -> str:
-    """As it is kept: people type spaces around their name."""
-    name = " ".join(annotator.split())
-    if not name or len(name) > MAX_ANNOTATOR or not name.isprintable():
-        expected = f"expected 1 to {MAX_ANNOTATOR} printable characters"
-        raise UsageError(f"the annotator's name has {len(name)} characters; {expected}", field="annotator")
-    return name
-
-
-def _standing(connection: Connection, prompt_id: str, annotator: str, shown: Sequence[str]) -> Row | None:
-    """What this person said of these very completions, in whatever order they were shown."""
-    found = connection.execute(
-        "select * from judgement where prompt_id = ? and annotator = ? and withdrawn is null",
-        (prompt_id, annotator),
-    )
-    return next((row for row in found if sorted(json.loads(row["shown"])) == sorted(shown)), None)
-
-
-# ---- rows and values ----
-
-
-def _prompt(row: Row) -> Prompt:
-    return Prompt(row["id"], json.loads(row["text"]), row["source"], row["split"], json.loads(row["row"]))
-
-
-def _judgement(row: Row) -> Judgement:
-    values = dict(row)
-    ranking = tuple(tuple(group) for group in json.loads(values.pop("ranking")))
-    shown, flags = tuple(json.loads(values.pop("shown"))), tuple(json.loads(values.pop("flags")))
-    return Judgement(**values, shown=shown, ranking=ranking, flags=flags)
-
-
-def _id(value: Any) -> str:
-    """Short name of a content; 64 bits, so that two among millions don't meet."""
-    return hashlib.sha256(_json(value).encode()).hexdigest()[:16]
-
-
-def _json(value: Any) -> str:
-    """One spelling per value. DataError for what JSON can't hold."""
-    try:
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"can't be kept as JSON ({error!s:.80})") from None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

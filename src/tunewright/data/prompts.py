@@ -7,7 +7,8 @@ Gives ids through the same `RowEncoder` as training and answering. Knows nothing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,27 +82,76 @@ def _speaks(value: Any) -> bool:
     return isinstance(first, dict) and ("role" in first or "from" in first)
 
 
-def tokenize_prompts(rows: Iterable[Row], encoder: RowEncoder, room: int) -> WrittenDataset:
-    """The ids of each row's prompt, `room` tokens of the model's positions left free; nothing of it is a target.
+@dataclass(frozen=True, eq=False)
+class PromptDataset(WrittenDataset):
+    """N prompts, each with room for a completion of full length: what a text will be like before it is written.
+
+    Memory and time are planned with these texts, whose completions (the targets) repeat the prompt. `prompt(i)` is what
+    the model is given.
+    """
+
+    prompt_lengths: np.ndarray  # int32 [N]
+
+    def prompt(self, index: int) -> list[int]:
+        """The ids of one prompt."""
+        return self.tokens(index)[: int(self.prompt_lengths[index])].tolist()
+
+    def subset(self, indices: np.ndarray | Sequence[int]) -> PromptDataset:
+        """These prompts, in this order."""
+        chosen = np.arange(len(self))[indices]
+        return replace(super().subset(indices), prompt_lengths=self.prompt_lengths[chosen])  # type: ignore[return-value]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompts."""
+        return int(self.prompt_lengths.sum(dtype=np.int64))
+
+    @property
+    def num_targets(self) -> int:
+        """None: what is learnt is yet to be written."""
+        return 0
+
+    @property
+    def truncated_rows(self) -> int:
+        """Prompts that were cut."""
+        return int(np.count_nonzero(self.full_lengths > self.prompt_lengths))
+
+
+def tokenize_prompts(rows: Iterable[Row], encoder: RowEncoder, max_new_tokens: int, positions: int) -> PromptDataset:
+    """The ids of each row's prompt, which leaves room for its completion in the model's positions.
 
     DataError naming a row that can't be read.
     """
     there = list(rows)
+    room = encoder.room_for(max_new_tokens, positions)
     ids = [encoder.prompt_ids(row, room=room) for row in there]
-    whole = encoder.without_limit()
-    limit = None if encoder.encoder.max_length is None else encoder.encoder.max_length - room
-    full = [
-        len(whole.prompt_ids(row)) if limit is not None and len(one) >= limit else len(one)
-        for row, one in zip(there, ids, strict=True)
-    ]
-    lengths = np.array([len(one) for one in ids], np.int32)
-    return WrittenDataset(
-        input_ids=np.concatenate([np.array(one, np.int32) for one in ids]),
-        targets=np.zeros(int(lengths.sum()), np.bool_),
+    prompts = np.array([len(one) for one in ids], np.int32)
+    lengths = prompts + max_new_tokens
+    return PromptDataset(
+        input_ids=np.concatenate([np.resize(np.array(one, np.int32), n) for one, n in zip(ids, lengths, strict=True)]),
+        targets=np.concatenate([np.arange(n) >= len(one) for one, n in zip(ids, lengths, strict=True)]),
         starts=np.cumsum(lengths, dtype=np.int64) - lengths,
         lengths=lengths,
-        full_lengths=np.array(full, np.int32),
+        full_lengths=_whole_lengths(there, ids, encoder, room),
         rows=np.array([row.number for row in there], np.int64),
         labels=np.zeros((len(there), 0), np.float32),
         fingerprint="",
+        prompt_lengths=prompts,
     )
+
+
+def _whole_lengths(rows: Sequence[Row], ids: Sequence[list[int]], encoder: RowEncoder, room: int) -> np.ndarray:
+    """int32 [N], tokens of each prompt before it was cut."""
+    longest, whole = encoder.encoder.max_length, encoder.without_limit()
+    may_be_cut = [longest is not None and len(one) >= longest - room for one in ids]
+    pairs = zip(rows, ids, may_be_cut, strict=True)
+    return np.array([len(whole.prompt_ids(row)) if cut else len(one) for row, one, cut in pairs], np.int32)
+
+
+def prompt_text(form: Format, row: Row) -> str:
+    """A prompt as a person and a reward read it: what the template gives, or the talk, a line for each message."""
+    read = form.prompt(row)
+    if isinstance(read, tuple):
+        return "".join(segment.text for segment in read)
+    said = [message for message in read.messages if message.content]
+    return said[0].content if len(said) == 1 else "\n".join(f"{one.role}: {one.content}" for one in said)

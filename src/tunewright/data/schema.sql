@@ -1,5 +1,5 @@
 -- What people judged: prompts, completions of them, and who ranked them how. Version 1; see judgements.py.
--- Texts are JSON: a string, or a list of messages ({"role": …, "content": …}).
+-- Texts of prompts and completions are JSON: a string, or a list of messages ({"role": …, "content": …}).
 
 create table prompt (
     number integer primary key,              -- the order in which they were added

@@ -37,8 +37,8 @@ class Share:
 
     def to_json(self) -> dict[str, object]:
         """As printed with --json."""
-        interval = self.interval.to_json() if self.interval else None
-        return {"share": self.value, "count": self.count, "of": self.total, "interval": interval}
+        interval = list(map(defined, self.interval.to_json())) if self.interval else None
+        return {"share": defined(self.value), "count": self.count, "of": self.total, "interval": interval}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,13 @@ class Alpha:
 
     def to_json(self) -> dict[str, object]:
         """As printed with --json."""
-        interval = self.interval.to_json() if self.interval else None
-        return {"alpha": self.value, "interval": interval, "units": self.units}
+        interval = list(map(defined, self.interval.to_json())) if self.interval else None
+        return {"alpha": defined(self.value), "interval": interval, "units": self.units}
+
+
+def defined(value: float) -> float | None:
+    """None for NaN, which JSON doesn't have."""
+    return None if math.isnan(value) else value
 
 
 # ---- agreement ----
@@ -123,8 +128,10 @@ def _alphas(tables: np.ndarray, level: Level) -> np.ndarray:
 
 
 def _distances(totals: np.ndarray, level: Level) -> np.ndarray:
-    """[S, L, L] how far apart two values are: nominal 0 or 1; ordinal the squared number of values from one to the other,
-    each end counting half."""
+    """[S, L, L] how far apart two values are.
+
+    nominal: 0 or 1; ordinal: the squared number of given values from one to the other, each end counting half.
+    """
     size = totals.shape[1]
     if level == "nominal":
         return np.broadcast_to(1.0 - np.eye(size), (len(totals), size, size))
@@ -145,9 +152,9 @@ def wilson(share: float, n: float) -> Interval:
 def clustered_share(hits: Sequence[int], totals: Sequence[int]) -> Share:
     """A share over N clusters (the pairs of a ranking) which each hold `totals[i]` draws with `hits[i]` among them.
 
-    Pairs of one ranking aren't independent, so the interval is Wilson's on the effective number of draws: p (1 - p) over
-    the variance of p between clusters (ratio estimator; Cochran 1977, 6.4), never more than there are. One draw per
-    cluster gives the plain interval.
+    Pairs of one ranking aren't independent, so the interval is Wilson's on the effective number of draws: p (1 - p)
+    over the variance of p between clusters (ratio estimator; Cochran 1977, 6.4), never more than there are. One draw
+    per cluster gives the plain interval.
     """
     got, of = np.asarray(hits, np.float64), np.asarray(totals, np.float64)
     got, of = got[of > 0], of[of > 0]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tunewright.evaluation import statistics
+from tunewright.evaluation.agreement import wilson
 from tunewright.evaluation.overlap import any_words
 from tunewright.evaluation.statistics import Interval, Paired
 from tunewright.evaluation.texts import p_value
@@ -44,16 +45,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "length": ("length", "tokens of a completion"),
     "ended": ("ended", "share of completions that ended by themselves, before the limit"),
 }
-# What is better when it is more, or less. A distance is a price and a length is neither: they are in no one's favour.
+# What is better when it is more, or less; a length is neither.
 HIGHER_IS_BETTER: dict[str, bool] = {
     **dict.fromkeys(("reward", "score", "probability", "win_rate"), True),
     **dict.fromkeys(("judge", "judge_probability", "judge_win_rate"), True),
     **dict.fromkeys(("distinct_1", "distinct_2"), True),
-    **dict.fromkeys(("perplexity", "repetition"), False),
+    **dict.fromkeys(("kl", "perplexity", "repetition"), False),
 }
-AGAINST_THE_UNTRAINED = ("win_rate", "judge_win_rate")
 _PERPLEXITIES = ("ref_perplexity", "perplexity")
 _DISTINCT = {"distinct_1": 1, "distinct_2": 2}
+# Prompts can come out better or worse by these; a distance only grows, and diversity belongs to all texts together.
+BY_PROMPT = frozenset(HIGHER_IS_BETTER) - {"kl", *_DISTINCT}
 _MEANS = ("reward", "score", "probability", "judge", "judge_probability", "kl", "repetition", "length", "ended")
 REPEATED_RUN = 4  # words; seq-rep-4 of Welleck et al. 2020
 _MOST_CELLS = 20_000_000_000  # of an exchange test; fewer resamples where there are more
@@ -102,7 +104,7 @@ class WinRate:
     @property
     def interval(self) -> Interval:
         """Wilson's, with halves for ties: never narrower than the ties allow, and honest at 0 and at 1."""
-        return wilson(self.won + self.tied / 2, self.rows)
+        return wilson(self.rate, self.rows)
 
     @property
     def p_value(self) -> float:
@@ -151,17 +153,6 @@ def win_rate(before: np.ndarray, after: np.ndarray) -> WinRate:
     tied = np.isclose(after, before, rtol=1e-6, atol=1e-6)
     won = int(((after > before) & ~tied).sum())
     return WinRate(won, int(len(tied) - tied.sum()) - won, int(tied.sum()))
-
-
-def wilson(hits: float, rows: int, level: float = statistics.LEVEL) -> Interval:
-    """Interval of a share (Wilson 1927): hits of rows, halves allowed."""
-    from statistics import NormalDist
-
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    share, total = hits / rows, rows + z2
-    middle = (hits + z2 / 2) / total
-    half = math.sqrt(z2) * math.sqrt(rows * share * (1 - share) + z2 / 4) / total
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
@@ -217,7 +208,7 @@ def intervals(
     for name in (name for name in scores.metrics if name in scores.per_row):
         rows = scores.per_row[name]
         if name == "ended":
-            found[name] = wilson(float(rows.sum()), len(rows))
+            found[name] = wilson(float(rows.mean()), len(rows))
         else:
             sums = statistics.resampled_sums(rows.reshape(len(rows), -1), samples, seed)
             found[name] = statistics.percentiles(_values(name, sums, len(rows)))

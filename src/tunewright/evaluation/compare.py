@@ -13,6 +13,7 @@ import numpy as np
 
 from tunewright.errors import UsageError
 from tunewright.evaluation import wording
+from tunewright.evaluation.alignment_tax import Tax, alignment_tax
 from tunewright.evaluation.record import (
     Answer,
     Record,
@@ -42,7 +43,7 @@ class RunColumn:
     method: str
     trainable: int | None
     seconds: float | None
-    kind: str  # single, multi, number, or text
+    kind: str  # single, multi, number, text, preference, or align
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Comparison:
     prompts: tuple[PromptRow, ...]
     same_rows: tuple[SameRows, ...]
     gains: tuple[Gain, ...]  # of every run, where any of them measured what it forgot
+    tax: Tax | None  # where one of the runs was aligned
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -127,6 +129,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
         prompts=tuple(_prompt_rows(records)),
         same_rows=tuple(same_rows),
         gains=tuple(_gains(records)),
+        tax=alignment_tax(records),
         notes=(*notes, *(f"{record.name}: {problem}" for record in records for problem in record.problems)),
     )
 
@@ -217,6 +220,9 @@ def _same_rows(records: list[Record]) -> tuple[list[SameRows], list[str]]:
     for index, record in enumerate(records[1:], 1):
         other = _outcomes(record)
         shared = [key for key in first if key in other] if record.kind == records[0].kind else []
+        if record.kind == records[0].kind == "align" and not _same_reward(record, records[0]):
+            notes.append(f"{record.name} and {records[0].name} had other rewards and judges: no paired test.")
+            continue
         if not shared:
             notes.append(
                 f"{record.name} was not judged on the rows of {records[0].name}: intervals only, no paired test."
@@ -230,7 +236,7 @@ def _same_rows(records: list[Record]) -> tuple[list[SameRows], list[str]]:
 
 
 def _paired(kind: str, before: np.ndarray, after: np.ndarray) -> Paired:
-    if kind != "text":
+    if kind not in ("text", "align"):
         return paired_errors(before, after) if kind == "number" else mcnemar(before, after)
     found = paired_errors(1 - before, 1 - after)  # the same test, of what is missing
     low, high = found.interval.low, found.interval.high
@@ -238,9 +244,12 @@ def _paired(kind: str, before: np.ndarray, after: np.ndarray) -> Paired:
 
 
 def _outcomes(record: Record) -> dict[tuple[str, int], float]:
-    """Each predicted row: right or wrong, the squared error of a number, or the token F1 of a text."""
+    """Each predicted row: right or wrong, a number's squared error, a text's token F1, an aligned model's score."""
     found: dict[tuple[str, int], float] = {}
     for row in read_predictions(record.folder):
+        if record.kind == "align":
+            found |= _outcome_of_aligned(row)
+            continue
         if record.writes:
             found |= _outcome_of_text(row)
             continue
@@ -260,6 +269,19 @@ def _outcome_of_text(row: dict[str, Any]) -> dict[tuple[str, int], float]:
         return {}
     key = (str(row.get("row")), hash((str(row.get("prompt")), tuple(references))))
     return {key: best_f1(prediction, references)}
+
+
+def _outcome_of_aligned(row: dict[str, Any]) -> dict[tuple[str, int], float]:
+    """The judge's score where there is one, else the reward's."""
+    score = number(row.get("judge", row.get("score")))
+    return {} if score is None else {(str(row.get("row")), hash(str(row.get("prompt")))): score}
+
+
+def _same_reward(one: Record, other: Record) -> bool:
+    """Whether completions of two aligned runs were scored alike: by the same judge, or without one by one reward."""
+    found = [mapping(record.run.get("alignment")) for record in (one, other)]
+    judges = [text(body.get("judge")) for body in found]
+    return judges[0] == judges[1] and (judges[0] != "" or found[0].get("reward") == found[1].get("reward"))
 
 
 def _plain(value: object) -> str:

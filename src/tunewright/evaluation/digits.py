@@ -6,10 +6,10 @@ import math
 
 
 def metric_digits(value: float, name: str) -> str:
-    """Perplexity has no upper end, BLEU and chrF run to 100, everything else gets three decimals."""
-    if name == "perplexity":
+    """Perplexity has no upper end, BLEU, chrF and lengths run to 100 or so, everything else gets three decimals."""
+    if name in ("perplexity", "ref_perplexity"):
         return perplexity(value)
-    return f"{value:.1f}" if name in ("bleu", "chrf") else f"{value:.3f}".replace("-0.000", "0.000")
+    return f"{value:.1f}" if name in ("bleu", "chrf", "length") else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def perplexity(value: float) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunewright.data.judgement_records import Completion, Judgement, Origin, Said
-from tunewright.evaluation.agreement import Alpha, Share, clustered_share, cohen_kappa, krippendorff_alpha
+from tunewright.evaluation.agreement import Alpha, Share, clustered_share, cohen_kappa, defined, krippendorff_alpha
 
 Outcome = int  # 1: the first of two is better; -1: the second; 0: a tie
 
@@ -94,7 +94,8 @@ class Quality:
         people = [
             {**asdict(person), "ties": person.ties.to_json(), "left": person.left.to_json()} for person in self.people
         ]
-        return {**asdict(self), **shares, "people": people}
+        together = [{**asdict(two), "kappa": defined(two.kappa)} for two in self.together]
+        return {**asdict(self), **shares, "people": people, "together": together}
 
 
 def quality(
@@ -147,14 +148,15 @@ def length(text: Said) -> int:
 
 def left_share(judgements: Iterable[Judgement], pairs: Iterable[Pair] | None = None) -> Share:
     """How often the completion further left was the better one; 0.5 where the place doesn't matter."""
-    known = list(judgements)
+    known = [one for one in judgements if one.has_places]
     place = {one.id: {id: number for number, id in enumerate(one.shown)} for one in known}
 
     def left_won(pair: Pair) -> bool:
         first_is_left = place[pair.judgement][pair.first] < place[pair.judgement][pair.second]
         return first_is_left == (pair.outcome > 0)
 
-    return _share([pair for pair in (pairs_of(known) if pairs is None else pairs) if pair.outcome], left_won)
+    asked = pairs_of(known) if pairs is None else pairs
+    return _share([pair for pair in asked if pair.outcome and pair.judgement in place], left_won)
 
 
 def longer_share(pairs: Iterable[Pair], lengths: Mapping[str, int]) -> Share:
@@ -251,10 +253,11 @@ def _circles_of(units: Mapping[tuple[str, str], list[Pair]]) -> Triples:
         sides = ((a, b), (b, c), (a, c))
         if not all(better.get(side) for side in sides):
             continue
-        if set.union(*(within[side] for side in sides)) == set.intersection(*(within[side] for side in sides)):
-            continue  # the same rankings hold all three
+        if len(set.union(*(within[side] for side in sides))) == 1:
+            continue
         total += 1
-        circles += (better[a, b] > 0) == (better[b, c] > 0) != (better[a, c] > 0)
+        ab, bc, ac = (better[side] > 0 for side in sides)
+        circles += ab == bc and bc != ac
     return Triples(circles, total)
 
 
@@ -263,13 +266,14 @@ def _circles_of(units: Mapping[tuple[str, str], list[Pair]]) -> Triples:
 
 @dataclass(frozen=True)
 class Wins:
-    """Two origins compared where both stood in one ranking; a tie is half a win for each."""
+    """Two origins compared where both stood in one ranking."""
 
     first: str
     second: str
     won: int
     tied: int
     lost: int
+    same: int  # completions that both wrote, word for word: there was nothing to compare
     share: Share  # of decided pairs that `first` won
 
     def to_json(self) -> dict[str, Any]:
@@ -278,20 +282,21 @@ class Wins:
 
 
 def wins(judgements: Iterable[Judgement], origins: Iterable[Origin]) -> list[Wins]:
-    """Each two origins against each other, in people's judgement. What both of them wrote compares with nothing."""
+    """Each two origins against each other, in people's judgement."""
     names: dict[str, set[str]] = defaultdict(set)
     for origin in origins:
         names[origin.completion_id].add(origin.name)
+    same = Counter(two for written in names.values() for two in itertools.combinations(sorted(written), 2))
     met: dict[tuple[str, str], list[tuple[Pair, Outcome]]] = defaultdict(list)
     for pair in pairs_of(judgements):
         for one, other in itertools.product(names[pair.first], names[pair.second]):
             if one != other and not names[pair.first] & names[pair.second]:
                 key, outcome = ((one, other), pair.outcome) if one < other else ((other, one), -pair.outcome)
                 met[key].append((pair, outcome))
-    return [_wins(first, second, outcomes) for (first, second), outcomes in sorted(met.items())]
+    return [_wins(*two, met[two], same[two]) for two in sorted({*met, *same})]
 
 
-def _wins(first: str, second: str, outcomes: list[tuple[Pair, Outcome]]) -> Wins:
+def _wins(first: str, second: str, outcomes: Sequence[tuple[Pair, Outcome]], same: int) -> Wins:
     counts = Counter(outcome for _, outcome in outcomes)
     hits, totals = Counter[int](), Counter[int]()
     for pair, outcome in outcomes:
@@ -299,4 +304,4 @@ def _wins(first: str, second: str, outcomes: list[tuple[Pair, Outcome]]) -> Wins
             totals[pair.judgement] += 1
             hits[pair.judgement] += outcome > 0
     share = clustered_share([hits[id] for id in totals], list(totals.values()))
-    return Wins(first, second, counts[1], counts[0], counts[-1], share)
+    return Wins(first, second, counts[1], counts[0], counts[-1], same, share)

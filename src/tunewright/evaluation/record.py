@@ -59,12 +59,12 @@ class Record:
     @property
     def kind(self) -> str:
         kind = self.judgement.get("kind") or mapping(self.run.get("data")).get("kind")
-        return kind if kind in ("single", "multi", "number", "text") else "single"
+        return kind if kind in ("single", "multi", "number", "text", "preference", "align") else "single"
 
     @property
     def writes(self) -> bool:
         """Whether the model writes, instead of naming labels or numbers."""
-        return self.kind == "text"
+        return self.kind in ("text", "align")
 
     @property
     def labels(self) -> list[str]:
@@ -226,6 +226,11 @@ def pair(value: object) -> tuple[float, float] | None:
 def text(value: object) -> str:
     """The text, or an empty one."""
     return value if isinstance(value, str) else ""
+
+
+def texts_of(value: object) -> list[str]:
+    """The texts of a list."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def objects(value: object) -> list[dict[str, Any]]:

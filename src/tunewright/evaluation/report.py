@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import durable
-from tunewright.evaluation import charts, report_written, wording
+from tunewright.evaluation import charts, report_align, report_written, wording
 from tunewright.evaluation.evaluate import overfitting_words
 from tunewright.evaluation.figures import confusion_table, figures
 from tunewright.evaluation.mistakes import Mistakes, find_mistakes
@@ -54,6 +54,7 @@ class EpochRow:
     """One evaluation during training; `arrows` compares with the row above."""
 
     epoch: float | None
+    step: float | None
     values: list[float | None]
     arrows: list[str]
     best: bool
@@ -113,6 +114,7 @@ def _sections(record: Record) -> dict[str, Any]:
         "rows_judged": record.rows_behind("loss"),
         "metrics": [] if record.writes else _metric_rows(record, deciding),
         "written": _written(record, deciding),
+        "align": _aligned(record, deciding),
         "forgetting": Known(record.forgetting),
         "gain": report_written.gain(record, deciding),
         "warnings": _warnings(record),
@@ -126,7 +128,7 @@ def _sections(record: Record) -> dict[str, Any]:
         "recipe": [_split_comment(line) for line in record.recipe_text.splitlines()],
         "environment": _flat(record.environment),
         "problems": record.problems,
-        "charts": {name: _trusted(drawing) for name, drawing in figures(record, deciding).items()},
+        "charts": {name: _trusted(drawing) for name, drawing in _figures(record, deciding).items()},
         "chart_style": _trusted(charts.CHART_STYLE),
     }
 
@@ -135,6 +137,7 @@ def _written(record: Record, deciding: str) -> dict[str, Any]:
     """The parts of a model that writes; empty for every other."""
     if not record.writes:
         return {"metrics": [], "samples": [], "far": [], "answered": None}
+    others = record.kind == "align"  # which has sections of its own
     samples = [
         replace(
             one, prompt=report_written.shortened(one.prompt), after=one.after and report_written.shortened(one.after)
@@ -142,11 +145,27 @@ def _written(record: Record, deciding: str) -> dict[str, Any]:
         for one in written_samples(record.samples)
     ]
     return {
-        "metrics": report_written.metric_rows(record, deciding),
+        "metrics": [] if others else report_written.metric_rows(record, deciding),
         "samples": samples,
-        "far": report_written.far_rows(record),
+        "far": [] if others else report_written.far_rows(record),
         "answered": record.rows_behind("f1"),
     }
+
+
+def _aligned(record: Record, deciding: str) -> report_align.Aligned | None:
+    """The parts of a model that was aligned by a reward."""
+    if record.kind != "align":
+        return None
+    found = report_align.aligned(record, deciding)
+    return replace(found, curves=[(heading, _trusted(drawing)) for heading, drawing in found.curves])
+
+
+def _figures(record: Record, deciding: str) -> dict[str, str]:
+    """Drawings by place; of an aligned model who won, and curves in a section of their own."""
+    found = figures(record, deciding)
+    if record.kind == "align":
+        found |= {"verdict": report_align.win_chart(record) or found["verdict"], "loss": "", "metric": ""}
+    return found
 
 
 def _trusted(markup: str) -> Any:
@@ -182,8 +201,10 @@ def _shown_metrics(record: Record, deciding: str) -> list[str]:
     wanted = [deciding, "macro_f1", "micro_f1", "roc_auc", "mcc", "rmse", "mae", "pearson", "spearman"]
     if record.writes:
         wanted = ["perplexity", deciding, "exact_match", "f1", "rouge_l"]
+    if record.kind == "align":
+        wanted = [deciding, "score", "kl", "win_rate", "judge", "judge_probability", "distinct_2", "ended"]
     extra = [f"validation/{name}" for name in dict.fromkeys(wanted) if name != "loss"]
-    most = 5 if record.writes else 3
+    most = 7 if record.kind == "align" else 5 if record.writes else 3
     columns = ["train/loss", "validation/loss", *[name for name in extra if name in found][:most]]
     return [name for name in columns if name in found]
 
@@ -194,7 +215,8 @@ def _epoch_rows(record: Record, shown: list[str]) -> list[EpochRow]:
         values = [number(row.get(name)) for name in shown]
         arrows = [_arrow(name, value, above.get(name)) for name, value in zip(shown, values, strict=True)]
         above = numbers(row)
-        rows.append(EpochRow(number(row.get("epoch")), values, arrows, best is not None and row.get("step") == best))
+        at = number(row.get("epoch")), number(row.get("step"))
+        rows.append(EpochRow(*at, values, arrows, best is not None and row.get("step") == best))
     return rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.evaluation import metrics, texts
+from tunewright.evaluation import alignment, metrics, texts
 from tunewright.evaluation.digits import metric_digits
 from tunewright.evaluation.record import Record, mapping, number, pair, text
 
@@ -27,14 +27,15 @@ _LABELS: dict[str, tuple[str, str]] = {
     "pearson": ("Pearson", "linear correlation with the truth"),
     "spearman": ("Spearman", "agreement on the order of rows"),
 }
-METRIC_WORDS = _LABELS | {name: words for name, words in texts.WORDS.items() if name not in _LABELS}
+METRIC_WORDS = alignment.WORDS | texts.WORDS | _LABELS
 # Which way each metric points. The loss, which texts and labels share, points the same way for both.
-HIGHER_IS_BETTER: dict[str, bool] = metrics.HIGHER_IS_BETTER | texts.HIGHER_IS_BETTER
+HIGHER_IS_BETTER: dict[str, bool] = metrics.HIGHER_IS_BETTER | texts.HIGHER_IS_BETTER | alignment.HIGHER_IS_BETTER
 _MEANINGS_BY_KIND = {
     ("accuracy", "multi"): "share of rows with every label right",
     ("loss", "multi"): "surprise at the truth, in nats per label; lower is better",
     ("loss", "number"): "mean squared error; lower is better",
     ("loss", "text"): "surprise at the truth, in nats per target token; lower is better",
+    ("perplexity", "align"): alignment.WORDS["perplexity"][1],
 }
 Tone = Literal["good", "unsure", "bad", "open"]
 
@@ -66,7 +67,7 @@ def loss_unit(kind: str) -> str:
 
 def metric_order(kind: str) -> list[str]:
     """Metrics of a kind of task, as tables list them."""
-    return list(texts.WORDS if kind == "text" else metrics.HIGHER_IS_BETTER)
+    return list({"text": texts.WORDS, "align": alignment.WORDS}.get(kind, metrics.HIGHER_IS_BETTER))
 
 
 def decimals(value: object) -> str:
@@ -150,6 +151,8 @@ def chance(value: object) -> str:
 def deciding_metric(record: Record) -> str:
     """The metric that chose the model; for a text's loss the perplexity, which says the same and can be read."""
     stored = text(mapping(record.run.get("best")).get("metric")).removeprefix("validation/")
+    if record.kind == "align":
+        return stored if stored in alignment.HIGHER_IS_BETTER else "reward"
     if not record.writes:
         return stored if stored in metrics.HIGHER_IS_BETTER else metrics.default_metric(record.kind)  # type: ignore[arg-type]
     return "perplexity" if stored in ("loss", "") or stored not in texts.HIGHER_IS_BETTER else stored
@@ -164,6 +167,10 @@ def verdict(record: Record) -> Verdict:
         return Verdict("bad", f"The run {'was ' if state != 'failed' else ''}{state}.", message)
     if value is None:
         return Verdict("open", "Not judged yet.", "The run folder holds no validation metrics of a final model.")
+    if record.kind == "align":
+        from tunewright.evaluation.alignment_verdict import verdict as of_aligned  # late: it uses the words above
+
+        return of_aligned(record.run)
     return _judged(record, name, value)
 
 

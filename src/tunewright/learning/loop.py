@@ -106,78 +106,57 @@ def fit(
         load_optimizer(model, optimizer, resume.optimizer())
         state = resume.fit(FitState)
     order = Order(training.lengths, plan.batch_size, plan.steps_per_epoch, plan.seed)
+    save = partial(_save, model, optimizer, state, checkpoints, runtime)
     model.train()
     while True:
         # 1. evaluate, if this step is due; 2. remember the best and save
-        if evaluation_due(state, plan):
-            try:
-                evaluate(state, plan, hooks)
-            except StoppedError:  # asked to stop while scoring: the evaluation is done again on resume
-                _save(model, optimizer, state, checkpoints, runtime)
-                raise
-            if plan.checkpoint_every is None or state.best_step == state.step or state.step == plan.total_steps:
-                _save(model, optimizer, state, checkpoints, runtime)
+        evaluate_if_due(state, plan, hooks, save)
         # 3. done?
-        if state.step >= plan.total_steps or exhausted(state, plan):
+        if done(state, plan):
             return state
-        # 4. forward and backward, micro-batch by micro-batch, then the sum over ranks; 5. clip and step
+        # 4. forward and backward, micro-batch by micro-batch, then the sum over ranks
         indices = order.step(state.step)
         budget = Budget(state.micro_batch_tokens)
-        gradient = partial(step_gradient, forward, objective, training, indices, budget, runtime)
-        done = update(
-            optimizer,
-            parameters,
-            lambda gradient=gradient: gradient(hooks.stop_signal(), hooks.say),
-            plan,
-            state.step,
-            lambda indices=indices: _rows(indices, training.dataset),
+        loss, stop = step_gradient(
+            forward, objective, training, indices, budget, runtime, hooks.stop_signal(), hooks.say
         )
         state.micro_batch_tokens = budget.tokens
+        # 5. clip and step, unless the loss is no number: then the weights stay as they were
+        norm = update(optimizer, parameters, loss, plan, state.step, partial(_rows, indices, training.dataset))
         # 6. count, log
         tokens = int(training.lengths[indices].sum())
-        count(state, done.loss, tokens)
-        hooks.stepped(state, done.loss, tokens)
+        count(state, loss, tokens)
+        hooks.stepped(state, loss, tokens)
         if state.step % plan.log_every == 0 or state.step == plan.total_steps:
-            _log(state, plan, done.norm, hooks)
+            _log(state, plan, norm, hooks)
         if runtime.device == "cpu" and state.step % TIDY_EVERY == 0:
             give_back()
         # 7. save where asked; stop where asked
-        if plan.checkpoint_every and state.step % plan.checkpoint_every == 0 and not evaluation_due(state, plan):
-            _save(model, optimizer, state, checkpoints, runtime)
-        if done.stop:
-            _save(model, optimizer, state, checkpoints, runtime)
-            raise StoppedError(f"stopped at step {state.step}; continue with --resume", signal_number=done.stop)
-
-
-@dataclass(frozen=True)
-class Update:
-    """What an optimizer step was."""
-
-    loss: float  # mean over the step's examples, all ranks
-    norm: float  # of the gradient, before it was clipped
-    stop: int  # 0, or the signal that some rank was sent
+        save_or_stop(state, plan, stop, save)
 
 
 def update(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[torch.nn.Parameter],
-    gradient: Callable[[], tuple[float, int]],
+    loss: float,
     plan: FitPlan,
     step: int,
     rows: Callable[[], str],
-) -> Update:
-    """Gradient, clip, step. A loss that is no number leaves the weights as they were: DivergedError naming `rows`."""
-    set_learning_rate(optimizer, learning_rate_at(step, plan))
-    loss, stop = gradient()
+) -> float:
+    """Clip and step with the gradient that is there; returns its norm before clipping. Both loops end a step here.
+
+    A loss or gradient that is no number leaves the weights as they were: DivergedError naming `rows`.
+    """
     norm = clip_gradients(parameters, plan.max_grad_norm).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise DivergedError(
             f"the loss or its gradient is not a number at step {step + 1} (loss {loss}; rows {rows()}); the last "
             "checkpoint is kept: lower training.learning_rate, or look at these rows"
         )
+    set_learning_rate(optimizer, learning_rate_at(step, plan))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return Update(loss, norm, stop)
+    return norm
 
 
 class Order:
@@ -196,8 +175,35 @@ class Order:
         return self.steps[position]
 
 
-def evaluation_due(state: FitState, plan: FitPlan) -> bool:
-    """Whether this step's model must still be scored."""
+def evaluate_if_due(state: FitState, plan: FitPlan, hooks: Hooks, save: Callable[[], None]) -> None:
+    """Score the model of this step, unless that was done, and save."""
+    if not _evaluation_due(state, plan):
+        return
+    try:
+        _evaluate(state, plan, hooks)
+    except StoppedError:  # asked to stop while scoring: the evaluation is done again on resume
+        save()
+        raise
+    if plan.checkpoint_every is None or state.best_step == state.step or state.step == plan.total_steps:
+        save()
+
+
+def save_or_stop(state: FitState, plan: FitPlan, stop: int, save: Callable[[], None]) -> None:
+    """At the end of a step: save where the plan says so, and where a signal asks to stop. Raises StoppedError."""
+    if plan.checkpoint_every and state.step % plan.checkpoint_every == 0 and not _evaluation_due(state, plan):
+        save()
+    if stop:
+        save()
+        raise StoppedError(f"stopped at step {state.step}; continue with --resume", signal_number=stop)
+
+
+def done(state: FitState, plan: FitPlan) -> bool:
+    """Whether the plan's steps are made, or early stopping has seen enough."""
+    patience = plan.early_stopping
+    return state.step >= plan.total_steps or (patience is not None and state.evaluations_without_better >= patience)
+
+
+def _evaluation_due(state: FitState, plan: FitPlan) -> bool:
     if state.evaluated_step == state.step:
         return False
     if state.step == 0:
@@ -205,7 +211,7 @@ def evaluation_due(state: FitState, plan: FitPlan) -> bool:
     return state.step % plan.evaluate_every == 0 or state.step == plan.total_steps
 
 
-def evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
+def _evaluate(state: FitState, plan: FitPlan, hooks: Hooks) -> None:
     """Score, and keep count of what is best; the untrained model never is."""
     epoch = state.step / plan.steps_per_epoch
     row: dict[str, Any] = {"step": state.step, "epoch": round(epoch, 6)}
@@ -228,11 +234,6 @@ def _better(value: float | None, state: FitState, higher: bool) -> bool:
     if value is None or state.best_value is None:
         return state.best_step is None or value is not None
     return value > state.best_value if higher else value < state.best_value
-
-
-def exhausted(state: FitState, plan: FitPlan) -> bool:
-    """Whether early stopping has seen enough."""
-    return plan.early_stopping is not None and state.evaluations_without_better >= plan.early_stopping
 
 
 def learning_rate_at(step: int, plan: FitPlan) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 
 from tunewright import durable
 from tunewright.data.batching import Examples, cut_by_tokens, lay_end_to_end
+from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.models.forward import Boundary, Forward, in_evaluation
 
 BATCH_TOKENS = 4096
@@ -61,6 +62,10 @@ def build(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BoundaryCache:
     """Run the layers below k once over the dataset and write what comes out to `path`."""
+    if isinstance(dataset, ComparisonDataset):  # each text alone; a prompt's states lie end to end
+        texts = dataset.each_text()
+        whole = build(forward, texts, texts.lengths, k, path, on_progress)
+        return replace(whole, offsets=whole.offsets[np.concatenate([[0], np.cumsum(dataset.num_texts)])])
     width, device = forward.config.hidden_size, next(forward.model.parameters()).device
     sizes = np.ones_like(lengths) if keeps_one_vector(forward, k) else lengths
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -83,12 +83,19 @@ def _nearest(path: Path) -> str:
 
 
 def _run_folder(name: str, runs: Path) -> Path:
+    """The model of a finished run: by its whole id, the beginning of it, or its name without the date."""
     if not re.fullmatch(r"[\w.-]+", name) or name in (".", ".."):
         raise ModelError(f'"{name}" is no name of a run; see: tunewright runs ls', field="model")
-    folder = runs / name
-    matches = [folder] if folder.is_dir() else sorted(p for p in runs.glob(f"{name}*") if (p / "model").is_dir())
-    if len(matches) != 1 or not (matches[0] / "model").is_dir():
-        raise ModelError(f'no finished run "{name}" in {runs}; see: tunewright runs ls', field="model")
+    finished = sorted(p for p in runs.glob("*") if (p / "model").is_dir()) if runs.is_dir() else []
+    matches = [p for p in finished if p.name == name] or [p for p in finished if p.name.startswith(name)]
+    matches = matches or [p for p in finished if re.sub(r"^\d{8}-\d{4}-", "", p.name) == name]
+    if not matches:
+        names = [re.sub(r"^\d{8}-\d{4}-", "", p.name) for p in finished]
+        near = did_you_mean(name, names)
+        raise ModelError(f'no finished run "{name}" in {runs}; see: tunewright runs ls.{near}', field="model")
+    if len(matches) > 1:
+        shown = ", ".join(p.name for p in matches[:4])
+        raise ModelError(f'"{name}" could be {shown}; write more of the name', field="model")
     scan_run(matches[0])
     return (matches[0] / "model").resolve()
 

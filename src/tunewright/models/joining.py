@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunewright.errors import ModelError
@@ -63,6 +63,15 @@ def joined_config(model: Any) -> LoraConfig:
         rank_pattern={name: value for name, value in ranks.items() if value != rank},
         alpha_pattern={name: value for name, value in alphas.items() if value != alpha},
     )
+
+
+def check_joined(model: Any, folder: Path) -> None:
+    """Raises ModelError where the file doesn't hold what both adapters are in memory, bit by bit."""
+    wanted, found = joined_tensors(model), load_file(str(folder / WEIGHTS))
+    wrong = [name for name in wanted if name not in found or not torch.equal(wanted[name], found[name])]
+    if wrong or len(found) > len(wanted):
+        first = next(iter(wrong or found.keys() - wanted.keys()))
+        raise ModelError(f"the saved adapter is not the one in memory ({first})", where=str(folder))
 
 
 def load_learnt(model: Any, weights: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
 
 from tunewright.models.adapters import adapter_shapes
 from tunewright.models.finding import BaseModel
@@ -100,6 +101,8 @@ def add_beside(model: Any, config: Any) -> Any:
         # So that nothing of PEFT's that switches adapters off and on makes the start learn.
         layer.frozen_peft_weight_names = {START: layer.adapter_layer_names}
         layer.set_adapter([name for name in (START, NEW) if name in layer.lora_A])
+        if START in layer.lora_A:
+            layer.lora_dropout[START] = nn.Identity()  # it was tuned with dropout, and now it only answers
     return model
 
 

@@ -53,6 +53,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Practice:
+    """What an iteration of PPO or GRPO adds: completions to be sampled, and several passes over them."""
+
+    sampled: Answers  # of one iteration
+    iterations: int
+    texts_per_row: int  # completions of each prompt
+    passes: int  # times each of them is learnt from
+
+
+MEASURED = 2  # forward passes over what was sampled: the policy's and the reference's
+
+
+@dataclass(frozen=True)
 class Course:
     """What a run will compute and write, in numbers."""
 
@@ -66,6 +79,7 @@ class Course:
     cached: bool  # whether a boundary cache is built first
     bootstrap_samples: int
     answers: Answers | None = None  # None: of a model that writes nothing
+    practice: Practice | None = None  # None: rows are learnt from, and nothing is sampled
 
     @property
     def num_evaluations(self) -> int:
@@ -102,6 +116,8 @@ def estimate_time(course: Course, speeds: Speeds, probe: Probe | None, before: P
     if plan.evaluate_before:
         parts.append(Part("scoring the untrained model", once, how))
     parts.append(_training(course, speeds, probe))
+    if course.practice is not None:
+        parts += _practising(course, course.practice, speeds)
     times = course.num_evaluations
     parts.append(Part(f"evaluating, {times} {'time' if times == 1 else 'times'}", once * times, how))
     if course.answers is not None:
@@ -119,9 +135,17 @@ def _training(course: Course, speeds: Speeds, probe: Probe) -> Part:
     tokens = sum(float(course.train_lengths[s].sum()) for s in looked_at)
     # Scaled by tokens, not by steps: the few looked at may be shorter or longer than the rest.
     scale = float(course.train_lengths.sum()) / max(tokens, 1.0)
-    computing = sum(step(course.train_lengths[s]) for s in looked_at) * scale * course.epochs * ratio
+    seen = course.practice.texts_per_row * course.practice.passes if course.practice else 1
+    computing = sum(step(course.train_lengths[s]) for s in looked_at) * scale * course.epochs * ratio * seen
     moving = course.plan.total_steps * OPTIMIZER_PASSES * 4 * course.trainable / speeds.bandwidth
     return Part(f"training, {course.plan.total_steps:,} steps", computing + moving, how)
+
+
+def _practising(course: Course, practice: Practice, speeds: Speeds) -> list[Part]:
+    """Writing completions and measuring them; the reward's own time is not in it."""
+    measuring = _scoring(course.works.scoring, speeds)(course.train_lengths) * course.epochs * practice.texts_per_row
+    writing = practice.sampled.seconds(course, speeds) * practice.iterations
+    return [Part(f"sampling, {practice.iterations:,} times", writing + MEASURED * measuring)]
 
 
 def _step_seconds(course: Course, speeds: Speeds) -> Callable[[np.ndarray], float]:

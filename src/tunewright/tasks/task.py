@@ -54,6 +54,7 @@ class Lesson:
     tokenizer: Any
     forward: Forward
     objective: Objective
+    scorer: Scorer
     cache: BoundaryCache | None  # of the training rows
     plan: FitPlan
     checkpoints: CheckpointStore

@@ -137,13 +137,16 @@ def places_of(shown: Sequence[str], ranking: Sequence[Sequence[str]]) -> list[in
 def filled(form: Form, now: float) -> Filled:
     """What a form or a JSON object says; `now` in seconds since 1970, as `served` in the form."""
     shown = tuple(form.all("shown"))
-    flags = form.all("flags") if form.sent is not None else []
+    if form.sent is not None:
+        places, flags = _sent_places(form.sent, shown), form.all("flags")
+    else:
+        places, flags = _marked_places(form, len(shown)), [*form.all("flags"), form.one("action")]
     return Filled(
         prompt_id=form.one("prompt"),
         shown=shown,
-        places=_sent_places(form.sent, shown) if form.sent is not None else _marked_places(form, len(shown)),
-        both_bad="both_bad" in flags or bool(form.one("both_bad")),
-        skip="skip" in flags or form.one("action") == "skip",
+        places=places,
+        both_bad="both_bad" in flags,
+        skip="skip" in flags,
         note=form.text("note").strip(),
         seconds=_seconds(form, now),
     )
