@@ -39,7 +39,7 @@ LAYERS = [
         "pipeline",
         "library",
     ],
-    ["cli", "__main__", "__init__"],
+    ["web", "cli", "__main__", "__init__"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -16,17 +16,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from tunewright import recipe_files
 from tunewright.errors import ModelError, RecipeError, UsageError
-from tunewright.progress import Listener
+from tunewright.models.finding import BaseModel, resolve_base
+from tunewright.progress import Listener, Phase, Said
 from tunewright.recipe import Recipe
 from tunewright.recipe_mistakes import recipe_error
 from tunewright.recipe_part import Part, PositiveInt
 from tunewright.runs import Run, read_summary, run_folders
+
+if TYPE_CHECKING:
+    from tunewright.data.judgements import Judgements
+    from tunewright.serving.writer import Writer
 
 PATHS = ("prompts", "guidelines", "store", "export")  # of a ranking, relative to the chain's file
 
@@ -78,7 +83,7 @@ class Chain:
 
 
 def is_chain(path: Path) -> bool:
-    """Whether a YAML file holds a chain rather than a recipe. False where it can't be read: the recipe's error tells."""
+    """Whether a YAML file holds a chain, not a recipe. False where it can't be read: the recipe's error tells why."""
     try:
         return "chain" in recipe_files.read_yaml(path)
     except RecipeError:
@@ -172,7 +177,7 @@ def run_chain(
     for link in chain.links:
         begin(link)
         if link.ranking is not None:
-            outcome: Outcome = _rank(link, link.ranking, folder)
+            outcome: Outcome = _rank(link, link.ranking, folder, listener)
             yield outcome
             if isinstance(outcome, Waiting):
                 return
@@ -221,3 +226,51 @@ def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
             where=str(folder),
             field=changed,
         )
+
+
+# ---- ranking ----
+
+
+def _rank(link: Link, ranking: RankRecipe, folder: Path, listener: Listener) -> Waiting | Ranked:
+    """Sample what isn't there yet; then the comparisons, if people have judged enough."""
+    from tunewright.data.judgement_export import export
+    from tunewright.data.judgements import Judgements
+    from tunewright.serving.writing import write_rows
+
+    with Judgements.open(ranking.store) as store:
+        _sample(store, ranking, folder, listener)
+        wanted = ranking.judgements or store.progress("nobody").prompts
+        judged = sum(not one.skipped for one in store.judgements())
+        if judged < wanted:
+            return Waiting(link, judged, wanted)
+        found = export(store, "ranked")
+    write_rows(found.rows, ranking.export)
+    for sentence in found.said:
+        listener(Said(sentence))
+    return Ranked(link, len(found.rows))
+
+
+def _sample(store: Judgements, ranking: RankRecipe, folder: Path, listener: Listener) -> None:
+    """Completions of every prompt by every model; a draw that is in the store isn't made again."""
+    from tunewright.data.sources import open_any
+    from tunewright.serving.drawing import ask, draw, kept_format
+
+    # The bases are only looked at: a finished ranking loads none of them.
+    bases = {name: resolve_base(name, runs=folder) for name in ranking.models}
+    kept = next((form for base in bases.values() if (form := kept_format(Path(base.path)))), None)
+    asked = ask(store, open_any(Path(ranking.prompts)), kept=kept)
+    each = max(1, ranking.completions // len(bases))
+    sampling = {"temperature": ranking.temperature, "seed": ranking.seed}
+    if ranking.max_new_tokens is not None:
+        sampling["max_new_tokens"] = ranking.max_new_tokens
+    for name, base in bases.items():
+        listener(Phase(f"sampling {each} completions of each prompt from {name}"))
+        drawn = draw(store, _writer(base, folder), name, asked, each, sampling)
+        if drawn.drawn:
+            listener(Said(f"{name}: {drawn.drawn:,} completions"))
+
+
+def _writer(base: BaseModel, folder: Path) -> Writer:
+    from tunewright.serving.writer import Writer
+
+    return Writer.load(base.path) if base.kind == "run" else Writer.of_base(base.name, runs=folder)

@@ -16,8 +16,7 @@ from tunewright.recipe_files import build_recipe
 from tunewright.runs import Run, find_run
 
 if TYPE_CHECKING:
-    from tunewright.serving.predict import Predictor
-    from tunewright.serving.writer import Writer
+    from tunewright.serving.answering import Opened
 
 
 def train(
@@ -123,9 +122,10 @@ def _method(lora: int | bool | None, full: bool, head: bool) -> dict[str, Any]:
     return {"method": "lora"} if lora else {}
 
 
-def load(model: Run | str | Path, runs: str | Path = "runs") -> Predictor | Writer:
-    """What a run, a run's name, a model or adapter folder, or a Hub id can do: a Predictor, or a Writer for one that
-    writes. So can the name of a packaged base model that writes, or a .gguf file."""
+def load(model: Run | str | Path, runs: str | Path = "runs") -> Opened:
+    """What a run, a run's name, a model or adapter folder, or a Hub id can do: a Predictor, a Writer for one that
+    writes, or a RewardModel for one that scores completions. So can the name of a packaged base model that writes, or a
+    .gguf file."""
     from tunewright.models.gguf import is_gguf
     from tunewright.serving.answering import open_model
     from tunewright.serving.writer import Writer

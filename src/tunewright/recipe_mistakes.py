@@ -66,7 +66,8 @@ _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal",
 def recipe_error(error: ValidationError, where: str | None, paths: Sequence[str]) -> RecipeError:
     """The first problem; `paths` are all settings there are. A union reports each member, all that concern it count."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    # A word that is no setting is often the reason why another one is missing.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     full = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return RecipeError(f'"{full}" is not a setting.{nearest_setting(full, paths)}', where=where, field=full)

@@ -20,8 +20,9 @@ from tunewright.recording import ACTIVE, read_json_object, read_jsonl
 from tunewright.scanning.files import scan_run
 
 if TYPE_CHECKING:
-    from tunewright.serving.predict import Prediction, Predictor
-    from tunewright.serving.writer import Writer, Written
+    from tunewright.serving.answering import Opened
+    from tunewright.serving.predict import Prediction
+    from tunewright.serving.writer import Written
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class RunRef:
         verify(path)
         return path
 
-    def load(self) -> Predictor | Writer:
+    def load(self) -> Opened:
         """The model this names, ready to predict or to write."""
         from tunewright.serving.answering import open_model
 
@@ -255,20 +256,22 @@ class Run:
         return Table(("epoch", "step", "train loss", "validation loss", metric), tuple(rows))
 
     @cached_property
-    def predictor(self) -> Predictor | Writer:
+    def predictor(self) -> Opened:
         """The final model, loaded once."""
         return RunRef(self.folder).load()
 
     @cached_property
-    def untrained(self) -> Predictor | Writer | None:
+    def untrained(self) -> Opened | None:
         """The model as it was before the first step: the base, of a classifier with the same new head."""
         from tunewright.serving.predict import Predictor
+        from tunewright.serving.reward_model import RewardModel
         from tunewright.serving.writer import Writer
 
         if isinstance(self.predictor, Writer):
             return self.predictor.without_adapter() or Writer.untrained(self.folder)
+        kind = RewardModel if isinstance(self.predictor, RewardModel) else Predictor
         there = (self.folder / "untrained.safetensors").exists()
-        return Predictor.load_untrained(self.folder) if there else None
+        return kind.load_untrained(self.folder) if there else None
 
     def predict(self, texts: Sequence[str | Mapping[str, Any]]) -> list[Prediction] | list[Written]:
         """What the tuned model says of each text; a model that writes takes rows of its template's columns too."""

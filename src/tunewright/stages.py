@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from tunewright import __version__
+from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.data.preparing import Tokenized
 from tunewright.data.sources import open_data
 from tunewright.defaults import resolve as decide
@@ -365,7 +366,9 @@ def save(recipe: Recipe, task: Task, base: Base, trained: Trained, tokens: Token
     if not recorder.writes:
         return 0
     assert isinstance(recipe.data.max_length, int)
-    probe = [tokens.validation.tokens(i).tolist() for i in range(min(4, len(tokens.validation)))]
+    texts = tokens.validation
+    texts = texts.each_text() if isinstance(texts, ComparisonDataset) else texts
+    probe = [texts.tokens(i).tolist() for i in range(min(4, len(texts)))]
     if base.untrained:
         recorder.write_tensors("untrained.safetensors", base.untrained)
 

@@ -79,7 +79,13 @@ def make_aligned_run(
 
 
 def completions(
-    rng: np.random.Generator, rows: int, gain: float, judged: float | None, collapsed: bool, kl: float, nats: float | None
+    rng: np.random.Generator,
+    rows: int,
+    gain: float,
+    judged: float | None,
+    collapsed: bool,
+    kl: float,
+    nats: float | None,
 ) -> Completions:
     """What a model might have written, and what was made of it."""
     score = np.random.default_rng(3).normal(-0.5, 1.5, rows) + gain + rng.normal(0, 0.4, rows) * (gain > 0)
@@ -109,7 +115,9 @@ def _text(rng: np.random.Generator, score: float, collapsed: bool) -> str:
     if collapsed:
         return "was great great great great great great great great"
     words = PRAISE if score > 0 else BLAME
-    return f"was {rng.choice(words)}, number {rng.integers(900)}, and {rng.choice(words)} for {rng.integers(900)} people"
+    return (
+        f"was {rng.choice(words)}, number {rng.integers(900)}, and {rng.choice(words)} for {rng.integers(900)} people"
+    )
 
 
 def _comparison(before: alignment.AlignScores, after: alignment.AlignScores) -> dict[str, Any]:
@@ -152,7 +160,9 @@ def _log(before: dict[str, float], after: dict[str, float]) -> list[dict[str, An
             })  # fmt: skip
         if step % 80 == 0:
             known = {name: before.get(name, value) for name, value in after.items()}
-            mixed = {f"validation/{n}": (1 - share) * v + share * after[n] for n, v in known.items()}
+            mixed = {
+                f"validation/{n}": (1 - share) * v + share * after[n] for n, v in known.items() if step or n in before
+            }
             rows.append({"step": step, "epoch": share * 3, **mixed})
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,9 @@ def test_temperature_is_the_minimum_of_the_log_loss(sure: float) -> None:
     def loss(t: float) -> float:
         return float(-log_softmax(logits / t, axis=1)[np.arange(800), labels].mean())
 
-    best = minimize_scalar(loss, bounds=(0.05, 30), method="bounded", options={"xatol": 1e-10}).x
+    best: Any = minimize_scalar(loss, bounds=(0.05, 30), method="bounded", options={"xatol": 1e-10})
     found = c.fit_temperature(logits, labels, "single")
-    assert found == pytest.approx(best, rel=1e-5)
+    assert found == pytest.approx(best.x, rel=1e-5)
     assert found == pytest.approx(sure, rel=0.12)
 
 
@@ -84,7 +85,9 @@ def test_the_measured_gain_is_of_held_out_rows() -> None:
         (np.zeros((40, 1)), np.zeros(40), "number", "no probabilities"),
     ],
 )
-def test_where_nothing_can_be_fitted_it_stays_as_it_is(logits, labels, kind, words: str) -> None:
+def test_where_nothing_can_be_fitted_it_stays_as_it_is(
+    logits: np.ndarray, labels: np.ndarray, kind: m.Kind, words: str
+) -> None:
     found = c.calibrate(logits, labels, kind)
     assert found.temperature == 1.0
     assert words in found.said

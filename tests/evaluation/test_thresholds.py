@@ -17,9 +17,7 @@ def _scored(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _all_thresholds(scores: np.ndarray, positive: np.ndarray) -> list[tuple[float, float, float]]:
-    return [
-        (v, precision_score(positive, scores >= v), recall_score(positive, scores >= v)) for v in np.unique(scores)
-    ]
+    return [(v, precision_score(positive, scores >= v), recall_score(positive, scores >= v)) for v in np.unique(scores)]
 
 
 @pytest.mark.parametrize("wanted", [0.6, 0.8, 0.95])
@@ -50,14 +48,15 @@ def test_what_is_promised_holds_on_new_rows() -> None:
 def test_the_measured_precision_is_not_flattered() -> None:
     new_scores, new_positive = _scored(20_000, seed=1)
     flattery, own = [], []
-    for seed in range(2, 42):
-        scores, positive = _scored(200, seed)
+    for seed in range(2, 122):
+        scores, positive = _scored(80, seed)
         found = t.threshold_for(scores, positive, "precision", 0.85)
         if found is not None:
             truth = precision_score(new_positive, new_scores >= found.value)
             flattery.append(found.precision - truth)
             own.append(precision_score(positive, scores >= found.value) - truth)
-    assert abs(np.mean(flattery)) < 0.02 < np.mean(own)
+    assert -0.04 < np.mean(flattery) < 0.005  # thresholds from fewer rows are a little worse: never too good
+    assert np.mean(own) > 0.01
 
 
 def test_out_of_reach_is_none() -> None:

@@ -16,6 +16,7 @@ from tunewright.data.batching import collate
 from tunewright.learning.direct_preference import DirectPreference, completion_logprobs, implicit_rewards
 from tunewright.learning.gradients import Budget, Training, step_gradient
 from tunewright.learning.preference import preference_losses
+from tunewright.models import boundary
 from tunewright.models.forward import Forward
 from tunewright.models.starting import reference_of
 from tunewright.runtime import Runtime
@@ -295,3 +296,18 @@ def test_it_stops_when_asked():
 
     with pytest.raises(Stop):
         completion_logprobs(Forward(configs.build_writer("llama")), made(), before_batch=stop)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_cached_layers_change_nothing(k, tmp_path):
+    forward, data = Forward(configs.build_writer("qwen2")), made()
+    cache = boundary.build(forward, data, data.lengths, k, tmp_path / "states.npy")
+    plain = completion_logprobs(forward, data)
+    np.testing.assert_allclose(completion_logprobs(forward, data, cache=cache), plain, atol=1e-4)
+    objective, order = DirectPreference(data, 0.3, plain - np.arange(len(plain))), np.array([4, 0, 3])
+    losses = [
+        objective.loss_of(forward, collate(data, order), cached and cached.boundary(order)) for cached in (None, cache)
+    ]
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    cache.states[:] = 0
+    assert np.abs(completion_logprobs(forward, data, cache=cache) - plain).max() > 0.1  # and it was read

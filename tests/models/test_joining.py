@@ -135,7 +135,13 @@ def test_a_chain_of_three(tmp_path):
     torch.testing.assert_close(hidden(policy), hidden(made.forward), rtol=1e-5, atol=1e-5)
     nudge(chosen.model)
     save_model(
-        chosen.model, loaded.tokenizer, tmp_path / "third", base=made.source, labels=None, max_length=32, truncate="left"
+        chosen.model,
+        loaded.tokenizer,
+        tmp_path / "third",
+        base=made.source,
+        labels=None,
+        max_length=32,
+        truncate="left",
     )
     verify_saved(policy, tmp_path / "third", PROBE)
     config = json.loads((tmp_path / "third" / "adapter_config.json").read_text())
@@ -193,8 +199,6 @@ def test_a_file_that_isn_t_the_model_is_refused(precision, tmp_path):
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="is not the one in memory"):
         verify_saved(forward, tmp_path / "model", PROBE)
-    with pytest.raises(ModelError, match="is not the one in memory"):
-        check_joined(made.model, tmp_path / "model")
 
 
 def test_a_config_that_isn_t_the_model_s_is_refused(tmp_path):
@@ -203,8 +207,19 @@ def test_a_config_that_isn_t_the_model_s_is_refused(tmp_path):
     save(made, tmp_path / "model")
     path = tmp_path / "model" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 1}))
-    with pytest.raises(ModelError, match="answers differently"):
+    with pytest.raises(ModelError, match="is not the one in memory"):
         verify_saved(made.forward, tmp_path / "model", PROBE)
+
+
+def test_more_or_fewer_layers_than_the_model_s_are_refused(tmp_path):
+    one, other = (
+        start_policy("llama", tmp_path / n, tuned={"last_layers": k}, last_layers=1) for n, k in (("a", 1), ("b", 2))
+    )
+    save(one, tmp_path / "one")
+    save(other, tmp_path / "other")
+    for made, folder in ((one, "other"), (other, "one")):
+        with pytest.raises(ModelError, match="is not the one in memory"):
+            check_joined(made.model, load_saved(tmp_path / folder).model)
 
 
 def test_a_new_adapter_that_changes_nothing_is_dead(tmp_path):

@@ -299,5 +299,3 @@ def test_a_classifier_s_adapter_is_refused(tmp_path):
                truncate="left")  # fmt: skip
     with pytest.raises(ModelError, match="belongs to a classifier"):
         load_policy(BaseModel("run:c", str(tmp_path / "c"), "run"), seed=1, dropout=0.0, beside=True)
-
-

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from tunewright.cli import chat, data, doctor, evaluate, output, plan, runs, ship, start, train
+from tunewright.cli import chat, data, doctor, evaluate, output, plan, rank, runs, ship, start, train
 from tunewright.cli.options import example
 from tunewright.errors import TunewrightError, UsageError
 
@@ -90,6 +90,7 @@ _add(chat.chat, _USE, "tunewright chat latest --side-by-side", "tunewright chat 
 _add(ship.export, _USE, "tunewright export latest --to merged -o my-model")
 _add(ship.push, _USE, "tunewright push latest you/reviews")
 app.add_typer(data.app, name="data", rich_help_panel=_START, epilog=example("tunewright data check reviews.csv"))
+app.add_typer(rank.app, name="rank", rich_help_panel=_START, epilog=example("tunewright rank serve judgements.db"))
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUNS, epilog=example("tunewright runs ls"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunewright.cli.align_tables import tax_lines
 from tunewright.cli.output import Marks, percent_sure, table
 from tunewright.cli.tables import metric_text, metric_words
 from tunewright.cli.written_tables import ANSWER_LINES, PROMPT_LINES, block
@@ -44,8 +45,8 @@ def lines(comparison: Comparison, marks: Marks, fit: int) -> list[str]:
     if comparison.settings:
         cells = [[row.name, *(value or marks.none for value in row.values)] for row in comparison.settings]
         shown += ["", *table([["recipe", *letters], *cells], columns, fit=fit, cut=marks.cut)]
-    shown += _gains(comparison, letters, marks)
-    if comparison.prompts and any(run.kind == "text" for run in comparison.runs):
+    shown += _tax(comparison, letters, marks) if comparison.tax else _gains(comparison, letters, marks)
+    if comparison.prompts and any(run.kind in ("text", "align") for run in comparison.runs):
         shown += ["", *_texts(comparison, letters, marks, fit)]
     elif comparison.prompts:
         cells = [[row.prompt, *(_answer(answers, marks) for answers in row.answers)] for row in comparison.prompts]
@@ -88,6 +89,13 @@ def _gains(comparison: Comparison, letters: Sequence[str], marks: Marks) -> list
     return ["", *table(rows, "<<<<<><" if written else "<<<<><")]
 
 
+def _tax(comparison: Comparison, letters: Sequence[str], marks: Marks) -> list[str]:
+    """Stages under the runs' letters; what an untuned base was has its name."""
+    assert comparison.tax is not None
+    known = {run.name: letter for run, letter in zip(comparison.runs, letters, strict=True)}
+    return tax_lines(comparison.tax, [known.get(name, name) for name in comparison.tax.stages], marks)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.{3 if share >= 0.01 else 2}g}"
 
@@ -118,6 +126,8 @@ def _same_rows(comparison: Comparison, letters: Sequence[str]) -> list[str]:
     rows = []
     for same in comparison.same_rows:
         counts = f"fixed {same.paired.fixed:,}, broke {same.paired.broke:,}"
+        if comparison.runs[same.run].kind == "align":
+            counts = f"{same.paired.fixed:,} completions scored higher, {same.paired.broke:,} lower"
         if comparison.runs[same.run].kind == "text":
             counts = f"{same.paired.fixed:,} nearer the wanted text, {same.paired.broke:,} farther"
         rows.append(

@@ -76,11 +76,16 @@ def _own_scores(ref: RunRef, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scores_on(ref: RunRef, data: str, text: str | None, label: str | None) -> dict[str, Any]:
     """The scores of the named model on other rows."""
+    from tunewright.serving.reward_model import RewardModel
     from tunewright.serving.scoring import score
     from tunewright.serving.text_scoring import score_writing
     from tunewright.serving.writer import Writer
 
     model, more = ref.load(), dict[str, Any]()
+    if isinstance(model, RewardModel):
+        if text is not None or label is not None:
+            raise UsageError("comparisons are read as in training; leave --text and --label out", field="--text")
+        return _of_comparisons(data, model.judge(data))
     if isinstance(model, Writer):
         if label is not None:
             raise UsageError("this model writes: its accepted answers are in the columns it was trained with, not in "
@@ -93,6 +98,12 @@ def _scores_on(ref: RunRef, data: str, text: str | None, label: str | None) -> d
     return {"data": data, "rows": rows, "metrics": dict(judgement.metrics), "intervals": intervals, **more}
 
 
+def _of_comparisons(data: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """How often a reward model agrees with people; who always picks the longer one stands beside."""
+    names = ("metrics", "intervals", "length", "annotators", "notes")
+    return {"data": data, "rows": found["num_rows"], **{name: found[name] for name in names}}
+
+
 def _lines(facts: Mapping[str, Any]) -> list[str]:
     """Every metric with its interval."""
     rows = [["metric", "value", "95 % interval"]]
@@ -100,7 +111,10 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
         interval = facts["intervals"].get(name)
         low_high = f"[{output.number(interval[0])}, {output.number(interval[1])}]" if interval else ""
         rows.append([name, output.number(value), low_high])
-    return [f" {facts['rows']:,} rows of {facts['data']}", "", *output.table(rows, "<><")]
+    said = [
+        f" {sentence}" for sentence in ((facts.get("length") or {}).get("words"), *facts.get("notes", ())) if sentence
+    ]
+    return [f" {facts['rows']:,} rows of {facts['data']}", "", *output.table(rows, "<><"), *said]
 
 
 @dataclass(frozen=True)

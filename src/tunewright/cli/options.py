@@ -37,7 +37,9 @@ BaseModel = Annotated[
     str | None,
     typer.Option(metavar="M", help="Base model: minilm, gemma3-270m, a folder, a .gguf file, a Hub id or run:NAME."),
 ]
-TaskName = Annotated[str | None, typer.Option(metavar="T", help="What to learn: classify, generate or continue.")]
+TaskName = Annotated[
+    str | None, typer.Option(metavar="T", help="What to learn: classify, generate, continue, reward or align.")
+]
 
 Template = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tunewright.cli.output import clock, marks, size, spelt, terminal_columns, wrapped
-from tunewright.cli.tables import WRITTEN
+from tunewright.cli.tables import ALIGNED, WRITTEN
 from tunewright.progress import Evaluated, Event, Finished, Header, Phase, Said, Stepped
 
 MARKS_PER_RUN = 10
@@ -79,5 +79,5 @@ class PlainLines:
 
 def _shown_metrics(event: Evaluated) -> list[str]:
     decides = f"validation/{event.metric.removeprefix('validation/')}"
-    written = [f"validation/{name}" for name in WRITTEN]  # of a model that writes; no other has them
+    written = [f"validation/{name}" for name in WRITTEN + ALIGNED]  # of a model that writes; no other has them
     return list(dict.fromkeys(["train/loss", "validation/loss", decides, *written]))

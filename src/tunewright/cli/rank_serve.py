@@ -5,6 +5,7 @@ Thin: opens the store, hands it to `web`, says the address once the guard has be
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -45,6 +46,7 @@ def serve(
 
     Only this machine gets in, and only by the address printed, which is new at each start. --host lets others in.
     """
+    from tunewright.data.judgement_checks import known_name
     from tunewright.data.judgements import Judgements
     from tunewright.web.app import ranking_app
     from tunewright.web.desk import Desk
@@ -54,16 +56,14 @@ def serve(
 
     text = read_guidelines(guidelines) if guidelines else ""
     with Judgements.open(database, create=False) as store:
-        if annotator is not None:
-            store.progress(annotator)  # says what is wrong with a name
         desk = Desk(
             store,
             overlap=overlap,
             guidelines=text,
             guidelines_html=guidelines_html(text, markdown=guidelines is not None and guidelines.suffix == ".md"),
             writes=write,
-            store_name=str(database),
-            annotator=annotator,
+            store_name=shlex.quote(str(database)),
+            annotator=None if annotator is None else known_name(annotator),
         )
         place = listen(host, port)
         before = len(store.judgements())

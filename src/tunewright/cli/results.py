@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewright.cli.align_tables import is_aligned, ranking_lines, transcript_lines, verdict_lines
 from tunewright.cli.output import PLAIN_WIDTH, Marks, clock, number, size
 from tunewright.cli.tables import EpochRow, PromptRow, epoch_lines, epoch_row, prompt_lines
 from tunewright.cli.written_tables import forgetting_lines, metric_lines, sample_lines
@@ -25,7 +26,7 @@ def to_json(folder: Path, summary: Summary) -> dict[str, Any]:
     """The object that --json prints for a run."""
     report = folder / "report.html"
     passed_on = ("best", "baseline", "intervals", "comparison", "forgetting", "overfitting", "notes", "model", "data")
-    passed_on += ("error",)
+    passed_on += ("error", "alignment")
     return {
         "run": summary.get("id", folder.name),
         "state": summary.get("state"),
@@ -48,7 +49,7 @@ def _samples_json(folder: Path) -> list[dict[str, Any]]:
 
 def writes(summary: Summary) -> bool:
     """Whether the run's model writes."""
-    return (summary.get("data") or {}).get("kind") == "text"
+    return (summary.get("data") or {}).get("kind") in ("text", "align")
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -61,7 +62,7 @@ def samples(folder: Path) -> list[Sample]:
 def epoch_rows(folder: Path, summary: Summary) -> list[EpochRow]:
     """The per-epoch table, out of metrics.jsonl."""
     best = summary.get("best") or {}
-    evaluations = [row for row in read_jsonl(folder / "metrics.jsonl") if "validation/loss" in row]
+    evaluations = [row for row in read_jsonl(folder / "metrics.jsonl") if any("validation/" in name for name in row)]
     return [
         epoch_row(row.get("epoch", 0), row, metric_name(summary), best=row.get("step") == best.get("step"))
         for row in evaluations
@@ -129,8 +130,10 @@ def _labelled(folder: Path, marks: Marks, fit: int, wanted: Mapping[str, str] | 
 
 def _written(folder: Path, summary: Summary, marks: Marks, fit: int) -> list[str]:
     """Texts before and after, then every metric in pairs."""
-    blocks, metrics = sample_lines(samples(folder), marks, fit), metric_lines(summary, marks)
-    return [*blocks, *([""] if blocks else []), *metrics, *([""] if metrics else [])]
+    aligned = is_aligned(summary)
+    blocks = transcript_lines(folder, marks, fit) if aligned else sample_lines(samples(folder), marks, fit)
+    metrics, verdict = metric_lines(summary, marks), verdict_lines(summary) if aligned else []
+    return [*blocks, *([""] if blocks else []), *metrics, *([""] if metrics else []), *verdict]
 
 
 def _best(summary: Summary, rows: list[EpochRow]) -> list[str]:
@@ -202,6 +205,7 @@ def next_lines(folder: Path, summary: Summary) -> list[str]:
     name = summary.get("name") or folder.name
     commands = [
         *([command("chat", folder)] if writes(summary) else []),
+        *(ranking_lines(folder) if is_aligned(summary) else []),
         f"{command('predict', folder)} -i {rows} -o predictions.jsonl",
         f"{command('export', folder)} --to merged -o {shlex.quote(f'{name}-merged')}",
         f"{command('push', folder)} you/{name}",

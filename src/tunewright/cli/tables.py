@@ -26,10 +26,12 @@ class EpochRow:
     seconds: float | None
     best: bool
     written: tuple[tuple[str, float | None], ...] = ()  # of a model that writes: its columns, by the metric's name
+    step: int | None = None  # where steps are counted and no loss is evaluated: of a model that is aligned
 
 
 # Columns of a model that writes, as far as it has them and they fit.
 WRITTEN = ("perplexity", "exact_match", "f1", "rouge_l")
+ALIGNED = ("score", "kl", "win_rate", "judge", "judge_probability", "distinct_2", "ended")  # of one that is aligned
 MOST_COLUMNS = 80
 
 
@@ -40,15 +42,25 @@ def epoch_row(
     name = metric.removeprefix("validation/")
     value = None if name == "loss" else metrics.get(f"validation/{name}")
     row = EpochRow(epoch, metrics.get("train/loss"), metrics.get("validation/loss"), value, seconds, best)
+    if "validation/kl" in metrics:
+        return replace(row, written=_there((name, *ALIGNED), metrics), step=int(metrics.get("step", 0)))
     if "validation/perplexity" not in metrics:
         return row
-    names = dict.fromkeys((WRITTEN[0], *([] if name in ("loss", *WRITTEN) else [name]), *WRITTEN[1:]))
-    there = [(each, metrics[f"validation/{each}"]) for each in names if f"validation/{each}" in metrics]
-    return replace(row, written=tuple(there))
+    names = (WRITTEN[0], *([] if name in ("loss", *WRITTEN) else [name]), *WRITTEN[1:])
+    return replace(row, written=_there(names, metrics))
+
+
+def _there(names: Sequence[str], metrics: Mapping[str, Any]) -> tuple[tuple[str, float | None], ...]:
+    """Columns that an evaluation has; the untrained model has won nothing yet, and its column stays."""
+    known = {name: metrics.get(f"validation/{name}") for name in dict.fromkeys(names)}
+    return tuple((name, value) for name, value in known.items() if value is not None or name == "win_rate")
 
 
 def epoch_heading(metric: str, row: EpochRow | None = None) -> str:
     """The line above the rows; `row`: any of them, which knows its columns."""
+    if row is not None and row.step is not None:
+        shown = "".join(f"{metric_words(name):>{width}}" for name, width in _columns(row))
+        return f"{'step':>7}{shown}{'time':>9}"
     if row is not None and row.written:
         shown = "".join(f"{metric_words(name):>{width}}" for name, width in _columns(row))
         return f"{'epoch':>6}{'train loss':>11}{'validation loss':>16}{shown}{'time':>9}"
@@ -58,6 +70,8 @@ def epoch_heading(metric: str, row: EpochRow | None = None) -> str:
 
 def epoch_line(row: EpochRow, previous: EpochRow | None, marks: Marks) -> str:
     """Losses with the direction they moved in, the deciding metric, a star while it is the best."""
+    if row.step is not None:
+        return f"{row.step:>7,}{_written_end(row, marks)}".rstrip()
     train = f"{number(row.train_loss, marks.none)} {_moved(row, previous, 'train_loss', marks)}"
     validation = f"{number(row.validation_loss, marks.none)} {_moved(row, previous, 'validation_loss', marks)}"
     if row.written:
@@ -69,17 +83,22 @@ def epoch_line(row: EpochRow, previous: EpochRow | None, marks: Marks) -> str:
 
 
 def _written_line(row: EpochRow, train: str, validation: str, marks: Marks) -> str:
+    return f"{row.epoch:>6.4g}{train:>11}{validation:>16}{_written_end(row, marks)}".rstrip()
+
+
+def _written_end(row: EpochRow, marks: Marks) -> str:
+    """The columns of what was written, a star while it is the best, the time."""
     values = dict(row.written)
     shown = "".join(f"{metric_text(values[name], name, marks.none):>{width}}" for name, width in _columns(row))
     star, took = marks.best if row.best else " ", "" if row.seconds is None else clock(row.seconds)
-    return f"{row.epoch:>6.4g}{train:>11}{validation:>16}{shown} {star}{took:>7}".rstrip()
+    return f"{shown} {star}{took:>7}"
 
 
 def _columns(row: EpochRow) -> list[tuple[str, int]]:
     """Names and widths of the metrics that fit beside epoch, losses and time."""
-    left, found = MOST_COLUMNS - 42, list[tuple[str, int]]()
+    left, found = MOST_COLUMNS - (42 if row.step is None else 16), list[tuple[str, int]]()
     for name, _ in row.written:
-        width = max(len(metric_words(name)), 5) + 1
+        width = max(len(metric_words(name)), 5 if row.step is None else 6) + (1 if row.step is None else 2)
         if width <= left:
             left -= width
             found.append((name, width))
@@ -98,6 +117,10 @@ _SPELLINGS = {
     "rouge_l": "ROUGE-L",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "kl": "KL",
+    "distinct_1": "distinct words",
+    "distinct_2": "distinct pairs",
+    "judge_probability": "judge's prob.",
 }
 
 

@@ -77,8 +77,21 @@ def train(
         "name": name,
     }
     given = [override(key, value) for key, value in flags.items() if value is not None]
+    if subject is not None and is_recipe(subject) and _is_chain(subject):
+        if resume is not None:
+            raise UsageError("a chain goes on by itself where it stopped; leave --resume out")
+        from tunewright.cli.chaining import train_chain
+
+        train_chain(Path(subject), [*given, *(overrides or [])], runs, as_json=as_json, quiet=quiet)
+        return
     recipe = _recipe(subject, [*given, *(overrides or [])], resume, runs)
     run_recipe(recipe, runs, resume=resume, force=force, as_json=as_json, quiet=quiet)
+
+
+def _is_chain(subject: str) -> bool:
+    from tunewright.chain import is_chain
+
+    return is_chain(Path(subject))
 
 
 def _recipe(subject: str | None, overrides: list[str], resume: str | None, runs: Path) -> Recipe | None:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 COLUMNS = 80  # of a block of text; longer lines are hard to read
 PROMPT_LINES = 6
 ANSWER_LINES = 4
-# In the table's order; evaluation.texts says what they mean.
+# In the table's order; evaluation.texts and evaluation.alignment say what they mean.
 METRICS = (
+    *("reward", "score", "probability", "win_rate", "judge", "judge_probability", "judge_win_rate", "kl"),
+    *("ref_perplexity", "distinct_1", "distinct_2", "repetition", "length", "ended"),
     *("exact_match", "f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf", "length_ratio", "stopped"),
     *("perplexity", "token_accuracy", "loss"),
 )
@@ -37,7 +39,7 @@ def metric_lines(summary: Mapping[str, Any], marks: Marks) -> list[str]:
             metric_text(before.get(name), name, marks.none),
             metric_text(after.get(name), name, marks.none),
             _between(intervals.get(name), name),
-            *_paired(_mapping(paired.get(name)), name),
+            *_paired(_mapping(paired.get(name)) or won(summary, name), name),
         ]
         for name in METRICS
         if name in after or name in before
@@ -47,13 +49,17 @@ def metric_lines(summary: Mapping[str, Any], marks: Marks) -> list[str]:
 
 
 def _paired(paired: Mapping[str, Any], name: str) -> list[str]:
-    if not isinstance(paired.get("difference"), int | float):
-        return [""] * 4
-    change = metric_text(abs(paired["difference"]), name, "")
-    p_value = paired.get("p_value")
+    difference, p_value = paired.get("difference"), paired.get("p_value")
+    known = isinstance(difference, int | float)
+    change = f"{'-' if difference < 0 else '+'}{metric_text(abs(difference), name, '')}" if known else ""
     chance = "" if not isinstance(p_value, int | float) else "<0.001" if p_value < 0.001 else number(p_value)
-    sign = "-" if paired["difference"] < 0 else "+"
-    return [f"{sign}{change}", f"{paired.get('fixed', '')}", f"{paired.get('broke', '')}", chance]
+    return [change, f"{paired.get('fixed', '')}", f"{paired.get('broke', '')}", chance]
+
+
+def won(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Prompts that an aligned model won and lost against the untrained one; empty for what is no win rate."""
+    found = _mapping(_mapping(_mapping(summary.get("alignment")).get("win_rates")).get(name))
+    return {"fixed": found["won"], "broke": found["lost"], "p_value": found.get("p_value")} if "won" in found else {}
 
 
 def _between(interval: Any, name: str) -> str:

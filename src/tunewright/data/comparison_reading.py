@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -195,7 +194,8 @@ def _common_turns(talks: Sequence[list[Any]]) -> int:
 
 def _common_beginning(texts: Sequence[str]) -> str:
     """What all texts begin with: up to the last turn of a conversation that is one text, else the last whole line."""
-    common = os.path.commonprefix(list(texts))
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    common = "".join(letters[0] for letters in same)
     turn = common.rfind(TURN)
     return common[: turn + len(TURN)] if turn >= 0 else common[: common.rfind("\n") + 1]
 

@@ -97,6 +97,24 @@ class ComparisonDataset(WrittenDataset):
             targets=self.targets,
         )
 
+    def shortened(self, index: int, share: float) -> ComparisonDataset:
+        """One prompt alone, with this share of the tokens of each text, one at least: for planning."""
+        texts = self.subset([index]).each_text()
+        kept = [max(1, round(share * int(n))) for n in texts.lengths]
+        parts = [(texts.tokens(i)[-n:], texts.is_target(i)[-n:]) for i, n in enumerate(kept)]
+        sizes, total = np.array(kept, np.int32), np.array([sum(kept)], np.int32)
+        return replace(
+            self.subset([index]),
+            input_ids=np.concatenate([ids for ids, _ in parts]),
+            targets=np.concatenate([mask for _, mask in parts]),
+            starts=np.zeros(1, np.int64),
+            lengths=total,
+            full_lengths=total,
+            first_text=np.zeros(1, np.int64),
+            sizes=sizes,
+            full_sizes=sizes,
+        )
+
     @property
     def num_comparisons(self) -> int:
         """All pairs of all prompts."""
@@ -187,4 +205,6 @@ def _pair_arrays(pairs: list[Pair], comparisons: Comparisons) -> dict[str, np.nd
 
 
 def _characters(group: Group) -> int:
-    return sum(len(str(value)) for row in group.rows for value in (row.values.get(COMPLETION), row.values.get("prompt")))
+    return sum(
+        len(str(value)) for row in group.rows for value in (row.values.get(COMPLETION), row.values.get("prompt"))
+    )

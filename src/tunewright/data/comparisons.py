@@ -59,16 +59,13 @@ class Comparisons:
 
     @classmethod
     def of(
-        cls, source: Source, *, template: str | None = None, margin: str | None = None, like: Comparisons | None = None
+        cls, source: Source, *, template: str | None = None, margin: str | None = None, form: Format | None = None
     ) -> Comparisons:
-        """Recognise and look through. `like`: comparisons whose prompts these must be read as.
+        """Recognise and look through. `form`: how prompts must be read, where that is decided already.
 
         Raises RecipeError for a column or template that can't be, DataError naming row and column.
         """
-        reading, form, said = _recognised(source, template, margin)
-        if like is not None and form.signature != like.format.signature:
-            says = f"is read as {form.name}, and {like.source.name} as {like.format.name}; give both the same columns"
-            raise DataError(says, where=source.name)
+        reading, form, said = recognised(source, template=template, margin=margin, form=form)
         found = _Survey()
         for group in _groups(source, reading, form, found):
             found.add(group, form)
@@ -110,9 +107,10 @@ def is_comparison(columns: Mapping[str, Any]) -> bool:
     return {"chosen", "rejected"} <= columns.keys() or {"completions", "ranking"} <= columns.keys()
 
 
-def _recognised(
-    source: Source, template: str | None, margin: str | None
+def recognised(
+    source: Source, *, template: str | None = None, margin: str | None = None, form: Format | None = None
 ) -> tuple[ComparisonReading, Format, tuple[str, ...]]:
+    """How rows and their prompts are read, and what there is to say, from the first rows; see `Comparisons.of`."""
     columns = _first_values(source)
     if not is_comparison(columns):
         there = ", ".join(columns) or "none"
@@ -122,9 +120,29 @@ def _recognised(
         there = f'there is no column "{margin}"; found {", ".join(columns)}.{did_you_mean(margin, columns)}'
         raise RecipeError(there, field="data.margin")
     reading = _columns(columns, margin, template)
-    held = " and ".join(reading.columns[:2])
+    held = f"comparisons: {' and '.join(reading.columns[:2])}{_extra_words(reading)}"
+    if form is not None:
+        return _as_decided(source, reading, columns, form), form, (held,)
     reading, form, said = _with_format(source, reading, columns, template)
-    return reading, form, (f"comparisons: {held}{_extra_words(reading)}", *said)
+    return reading, form, (held, *said)
+
+
+def _as_decided(
+    source: Source, reading: ComparisonReading, columns: Mapping[str, Any], form: Format
+) -> ComparisonReading:
+    """The same, if its prompts can be read like others before."""
+    if reading.talks != form.talks:
+        kinds = ("texts", "conversations")
+        says = f"holds {kinds[reading.talks]}, and the prompts were read as {kinds[form.talks]} before"
+        raise DataError(f"{says}; give both the same columns", where=source.name)
+    needed = [name for name in form.reading.columns if name not in form.reading.optional]
+    missing = [] if form.talks else [name for name in needed if name not in columns]
+    if missing == [PROMPT]:  # what both completions begin with
+        return replace(reading, begins_both=True)
+    if missing:
+        says = f'there is no column "{missing[0]}", which the prompts were read from before; '
+        raise DataError(f"{says}found {', '.join(columns)}.{did_you_mean(missing[0], columns)}", where=source.name)
+    return reading
 
 
 def _columns(columns: Mapping[str, Any], margin: str | None, template: str | None) -> ComparisonReading:
@@ -134,7 +152,9 @@ def _columns(columns: Mapping[str, Any], margin: str | None, template: str | Non
     prompts = [name for name in (PROMPT, *CHATS) if speaks(columns.get(name))]
     talks = speaks(inside) or bool(prompts and template is None)
     if talks and template is not None:
-        raise RecipeError("a template is for texts, and the rows are conversations; leave it out", field="data.template")
+        raise RecipeError(
+            "a template is for texts, and the rows are conversations; leave it out", field="data.template"
+        )
     asked = [*prompts, *(name for name in PROMPTS if isinstance(columns.get(name), str))]
     return ComparisonReading(
         style,
@@ -174,7 +194,7 @@ def _first_values(source: Source) -> dict[str, Any]:
 # ---- how a prompt is read ----
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Written:
     """The first comparisons, as rows of a prompt with one completion."""
 

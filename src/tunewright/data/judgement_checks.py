@@ -88,6 +88,12 @@ def standing_judgement(connection: Connection, prompt_id: str, annotator: str, s
     return next((row for row in found if sorted(json.loads(row["shown"])) == sorted(shown)), None)
 
 
+def says_the_same(standing: Judgement, ranking: Sequence[Sequence[str]], flags: Sequence[Flag]) -> bool:
+    """Whether a judgement that comes back from a file is known already, with more about it than the file holds."""
+    bad = ("both_bad" in standing.flags) == ("both_bad" in flags)
+    return bad and list(map(set, standing.ranking)) == list(map(set, ranking))
+
+
 # ---- rows and values ----
 
 

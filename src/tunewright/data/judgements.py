@@ -29,6 +29,7 @@ from tunewright.data.judgement_checks import (
     known_flags,
     known_name,
     now,
+    says_the_same,
     standing_judgement,
     whole_text,
 )
@@ -167,10 +168,11 @@ class Judgements:
             ).fetchone()
         return None if found is None else as_judgement(found)
 
-    def demonstrations(self) -> list[Demonstration]:
-        """What people wrote themselves, oldest first, undone ones left out."""
+    def demonstrations(self, *, withdrawn: bool = False) -> list[Demonstration]:
+        """What people wrote themselves, oldest first; `withdrawn`: what they undid too."""
+        where = "" if withdrawn else "where withdrawn is null"
         with self.database.reading() as connection:
-            found = connection.execute("select * from demonstration where withdrawn is null order by id").fetchall()
+            found = connection.execute(f"select * from demonstration {where} order by id").fetchall()  # noqa: S608
         return [Demonstration(**dict(row)) for row in found]
 
     # ---- judged ----
@@ -204,8 +206,9 @@ class Judgements:
         """Keep a judgement and return its number once it is on the disk.
 
         shown: completion ids left to right. ranking: best first, ties in one list, each of `shown` once; empty with the
-        flag `skip`, and where it may be with `both_bad`. Sent twice it is kept once; a second, other one of the same
-        person on the same completions replaces the first. Raises UsageError for what can't be.
+        flag `skip`, and where it may be with `both_bad`. `imported`: nobody knows in which order they were shown. Sent
+        twice it is kept once; a second, other one of the same person on the same completions replaces the first. Raises
+        UsageError for what can't be.
         """
         annotator = known_name(annotator)
         known = known_flags(flags)
@@ -216,7 +219,8 @@ class Judgements:
             check_shown(connection, prompt_id, shown)
             standing = standing_judgement(connection, prompt_id, annotator, shown)
             if standing is not None:
-                if tuple(standing[name] for name in ("shown", "ranking", "flags", "note")) == facts:
+                same = tuple(standing[name] for name in ("shown", "ranking", "flags", "note")) == facts
+                if same or ("imported" in known and says_the_same(as_judgement(standing), ranking, known)):
                     return int(standing["id"])
                 connection.execute("update judgement set withdrawn = ? where id = ?", (now(), standing["id"]))
             id = connection.execute(

@@ -23,8 +23,8 @@ create table origin (                        -- who wrote a completion; several 
     prompt_id     text not null references prompt (id),
     name          text not null,             -- run:NAME, a base model, or human
     settings      text not null,             -- JSON object with sorted keys: how it was drawn
-    primary key (prompt_id, name, settings)
-) without rowid;
+    unique (prompt_id, name, settings)
+);
 create index origin_of_completion on origin (completion_id);
 
 create table judgement (
@@ -59,4 +59,4 @@ create table claim (                         -- who has which prompt on the page
     prompt_id text not null references prompt (id),
     since     real not null,                 -- seconds since 1970
     primary key (annotator, work)
-) without rowid;
+);

@@ -52,6 +52,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     **dict.fromkeys(("distinct_1", "distinct_2"), True),
     **dict.fromkeys(("kl", "perplexity", "repetition"), False),
 }
+BY_REWARD = ("reward", "score", "probability", "win_rate")  # on the scale of the run's own reward
 _PERPLEXITIES = ("ref_perplexity", "perplexity")
 _DISTINCT = {"distinct_1": 1, "distinct_2": 2}
 # Prompts can come out better or worse by these; a distance only grows, and diversity belongs to all texts together.

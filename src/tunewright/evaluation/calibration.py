@@ -155,15 +155,22 @@ def _judged(
     before: np.ndarray, after: np.ndarray, labels: np.ndarray, kind: m.Kind, temperature: float, seed: int, said: str
 ) -> Calibration:
     if kind == "number" or not len(labels):
-        nothing = Interval(math.nan, math.nan)
-        return Calibration(1.0, len(labels), *[math.nan] * 2, nothing, *[math.nan] * 2, nothing, said)
+        nan, nothing = math.nan, Interval(math.nan, math.nan)
+        return Calibration(1.0, len(labels), nan, nan, nothing, nan, nan, nothing, said)
     losses = [m.row_losses(logits, labels, kind) for logits in (before, after)]
     change = stats.resampled_sums((losses[1] - losses[0])[:, None], 1000, seed)[:, 0] / len(labels)
-    errors = [calibration_error(logits, labels, kind) for logits in (before, after)]
-    means = [float(each.mean()) for each in losses]
-    said = said or _words(temperature, errors[0], errors[1])
-    return Calibration(temperature, len(labels), *means, stats.percentiles(change), *errors,
-                       honest_error(after, kind, seed), said)  # fmt: skip
+    ece_before, ece_after = (calibration_error(logits, labels, kind) for logits in (before, after))
+    return Calibration(
+        temperature=temperature,
+        num_rows=len(labels),
+        loss_before=float(losses[0].mean()),
+        loss_after=float(losses[1].mean()),
+        loss_change=stats.percentiles(change),
+        ece_before=ece_before,
+        ece_after=ece_after,
+        honest_ece=honest_error(after, kind, seed),
+        said=said or _words(temperature, ece_before, ece_after),
+    )
 
 
 def _words(temperature: float, before: float, after: float) -> str:

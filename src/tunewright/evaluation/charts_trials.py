@@ -134,7 +134,7 @@ def _grid(x: LogScale, y: Scale, y_ticks: Sequence[float], marks: Sequence[tuple
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten inside; the powers alone where that is enough, a few numbers where nothing fits."""
+    """1, 2 and 5 times powers of ten; the powers alone where that is enough, other digits where nothing fits."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
         found = [k * 10.0**p for p in powers for k in steps if low <= k * 10.0**p <= high]
@@ -195,8 +195,8 @@ def _named(i: int, place: Place, say: Callable[[float], str]) -> list[str]:
 
 
 def _with_interval(place: Place) -> str:
-    whisker = "" if place.low is None or place.high is None else f" [{place.low:.3f}, {place.high:.3f}]"
-    return f"{place.quality:.3f}{whisker}"
+    ends = [end for end in (place.low, place.high) if end is not None and math.isfinite(end)]
+    return f"{place.quality:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if len(ends) == 2 else "")
 
 
 def _band(curve: Sequence[Guess], x: LogScale, y: Scale) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunewright.errors import UsageError
-from tunewright.evaluation import wording
+from tunewright.evaluation import alignment, wording
 from tunewright.evaluation.alignment_tax import Tax, alignment_tax
 from tunewright.evaluation.record import (
     Answer,
@@ -178,8 +178,16 @@ def _metric_rows(records: list[Record]) -> list[MetricRow]:
         values = tuple(record.metrics.get(name) for record in records)
         if any(value is not None for value in values):
             intervals = tuple(record.intervals.get(name) for record in records)
-            rows.append(MetricRow(name, values, intervals, _best(name, values)))
+            best = _best(name, values) if _alike(name, [r for r in records if name in r.metrics]) else None
+            rows.append(MetricRow(name, values, intervals, best))
     return rows
+
+
+def _alike(name: str, records: list[Record]) -> bool:
+    """Whether a metric means the same in these runs: of one kind, and scored by the same reward or judge."""
+    source = "judge" if name.startswith("judge") else "reward" if name in alignment.BY_REWARD else None
+    scored = [mapping(record.run.get("alignment")).get(source) for record in records] if source else [None]
+    return len({record.kind for record in records}) == 1 and all(one == scored[0] for one in scored)
 
 
 def _best(name: str, values: tuple[float | None, ...]) -> int | None:

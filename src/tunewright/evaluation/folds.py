@@ -5,7 +5,8 @@ and the folds that keep a calibration honest. Works on numbers per row, reads no
 
 Groups of several rows are placed first, largest first, each where it leaves the classes most even (as scikit-learn's
 StratifiedGroupKFold does, on squares instead of deviations); the rows that stand alone then fill every fold's share.
-Without such groups no two folds differ by more than one row, in all or of any class. Shapes: N rows, K folds, C classes.
+Without such groups no two folds differ by more than one row, in all or of any class.
+Shapes: N rows, K folds, C classes.
 """
 
 from __future__ import annotations

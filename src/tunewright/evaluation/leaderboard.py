@@ -208,9 +208,7 @@ def _p_value(change: np.ndarray, observed: float) -> float:
     return float(min(1.0, 2 * (min((change >= 0).sum(), (change <= 0).sum()) + 1) / (len(change) + 1)))
 
 
-def _row(
-    candidate: Candidate, draws: np.ndarray, change: np.ndarray, chance: float | None, behind: float
-) -> BoardRow:
+def _row(candidate: Candidate, draws: np.ndarray, change: np.ndarray, chance: float | None, behind: float) -> BoardRow:
     names = dict.fromkeys(name for trial in candidate.trials for name in trial.costs)
     costs = {name: float(np.mean([t.costs[name] for t in candidate.trials if name in t.costs])) for name in names}
     return BoardRow(

@@ -7,10 +7,11 @@ law is the least-squares fit. Its intervals come from the posterior over a grid 
 to six points allow many laws, and far from the points they differ, which an interval from the best one alone would not
 show. On made-up curves with known truth its 95 % intervals hold it about 95 times in 100, from three points on (tests).
 
-Fitted is the error e(n) = |best - metric| = floor + gap * (n / n_ref)^-c with floor, gap >= 0. Priors: floor and e(n_ref)
-uniform, log c uniform in 0.05 to 2, noise variance scaled inverse chi-square around the errors given. The intervals are
-of what another run would measure on the *same* validation rows, whose own luck moves all points alike. Source of the
-form: Hestness et al., "Deep Learning Scaling is Predictable, Empirically" (2017). Shapes: M points, S draws.
+Fitted is the error e(n) = |best - metric| = floor + gap * (n / n_ref)^-c with floor, gap >= 0. Priors: floor and
+e(n_ref) uniform, log c uniform in 0.05 to 2, noise variance scaled inverse chi-square around the errors given. The
+intervals are of what another run would measure on the *same* validation rows, whose own luck moves all points alike.
+Source of the form: Hestness et al., "Deep Learning Scaling is Predictable, Empirically" (2017).
+Shapes: M points, S draws.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ from tunewright.evaluation.texts import p_value
 
 WORDS: dict[str, tuple[str, str]] = {
     "accuracy": ("accuracy", "share of comparisons whose better completion gets the higher score; 0.5 is guessing"),
-    "loss": ("loss", "surprise at what people preferred, in nats per prompt; ln 2 = 0.693 is guessing; lower is better"),
+    "loss": (
+        "loss",
+        "surprise at what people preferred, in nats per prompt; ln 2 = 0.693 is guessing; lower is better",
+    ),
     "margin": ("margin", "mean score of the better completion above the worse one, in log-odds"),
     "ece": ("calibration error", "mean gap between stated probability and truth; lower is better"),
 }
@@ -58,7 +61,8 @@ class Scored:
             np.repeat(np.arange(len(dataset)), dataset.num_pairs),
             scores[better].astype(np.float64),
             scores[worse].astype(np.float64),
-            *(_joined(part, every) for part in (dataset.weights, dataset.margins)),
+            _joined(dataset.weights, every),
+            _joined(dataset.margins, every),
             lengths[better],
             lengths[worse],
             _joined(dataset.annotators, every).astype(np.int64),
@@ -289,9 +293,7 @@ def judge(
     }
 
 
-def per_annotator(
-    scored: Scored, names: Sequence[str], samples: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
+def per_annotator(scored: Scored, names: Sequence[str], samples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
     """How well the scores agree with each: name, comparisons, accuracy and its interval; who judged most first."""
     found: list[dict[str, Any]] = []
     for number, name in enumerate(names):

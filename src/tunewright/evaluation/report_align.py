@@ -199,7 +199,7 @@ def tax_rows(tax: Tax) -> list[TaxRow]:
         TaxRow(
             name=wording.metric_name(row.metric),
             meaning=wording.metric_meaning(row.metric, "align"),
-            rows=row.rows if row.rows == GENERAL else f"rows of {row.rows}",
+            rows=row.rows if row.rows == GENERAL else f"held-out rows of {row.rows}",
             values=[wording.metric_value(value, row.metric) for value in row.values],
         )
         for row in tax.rows

@@ -1,8 +1,9 @@
 """Decision thresholds and "don't know": from which probability on to say a class, below which to say nothing.
 
 A threshold for a wanted precision or recall is chosen on labelled rows, then measured by folds: on rows that didn't
-choose it, because the best of many thresholds looks better than it is. Abstaining is the same question of the winning
-class: the least confidence above which the answers reach a wanted accuracy. `decide` applies both.
+choose it, because the best of many thresholds looks better than it is (chosen from fewer rows, those of the folds are a
+little worse). Abstaining is the same question of the winning class: the least confidence above which the answers reach
+a wanted accuracy. `decide` applies both.
 
 Runs no model, reads no file. Shapes: N rows, C classes; scores are probabilities, larger means surer.
 """
@@ -86,7 +87,7 @@ def coverage_curve(confidence: np.ndarray, right: np.ndarray, points: int = 50) 
     levels, count, hits = _levels(np.asarray(confidence, np.float64), np.asarray(right, bool))
     wanted = np.linspace(0, count[-1], points + 1)[1:]
     chosen = np.unique(np.minimum(np.searchsorted(count, wanted), len(count) - 1))
-    return [_covered(levels[i], hits[i], count[i], len(confidence)) for i in chosen.tolist()]
+    return [_covered(float(levels[i]), int(hits[i]), int(count[i]), len(confidence)) for i in chosen.tolist()]
 
 
 def abstain_below(
@@ -95,7 +96,7 @@ def abstain_below(
 ) -> Threshold | None:  # fmt: skip
     """The least confidence above which the answers reach this accuracy; None where even the surest don't.
 
-    In the answer, precision is the accuracy of what is answered and said_share the coverage, on rows that didn't choose.
+    In what is found, precision is the accuracy of the answers and said_share the coverage, of rows that didn't choose.
     """
     return threshold_for(confidence, right, "precision", accuracy, surely=surely, groups=groups, seed=seed)
 
@@ -184,7 +185,7 @@ def _share(hits: int, total: int) -> tuple[float, Interval]:
 
 
 def _covered(confidence: float, hits: int, count: int, total: int) -> Covered:
-    return Covered(float(confidence), count / total, hits / count, wilson(int(hits), int(count)), int(count))
+    return Covered(confidence, count / total, hits / count, wilson(hits, count), count)
 
 
 def _limited(chances: np.ndarray, limits: Mapping[int, float]) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from tunewright.data.checking import conflicting
 from tunewright.data.near_duplicates import Texts, near_groups, sketch
 from tunewright.data.splitting import first_of_each
+from tunewright.data.survey import text_hash
 from tunewright.data.words import WordStore
 from tunewright.evaluation.metrics import Kind
 from tunewright.evaluation.scores import roc_auc
@@ -175,12 +176,10 @@ def _pruned(chances: np.ndarray, labels: np.ndarray, joint: np.ndarray) -> np.nd
             continue
         rows = np.flatnonzero(labels == given)
         gap = chances[rows, true] - chances[rows, given]
-        wanted = int(round(joint[given, true]))
+        wanted = round(float(joint[given, true]))
         chosen[rows[np.argsort(-gap, kind="stable")[:wanted]]] = True
     return chosen & (chances.argmax(axis=1) != labels)
 
 
 def _text_hashes(texts: list[str]) -> np.ndarray:
-    from tunewright.data.survey import text_hash
-
     return np.array([text_hash(text) for text in texts], np.uint64)

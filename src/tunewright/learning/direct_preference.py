@@ -23,6 +23,7 @@ from torch import Tensor
 from tunewright.data.batching import Batch, Examples
 from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.learning.preference import Compared, texts_of
+from tunewright.models.boundary import BoundaryCache
 from tunewright.models.forward import Boundary, Forward
 from tunewright.models.language_head import LanguageHead, target_logprobs
 from tunewright.models.likelihoods import next_tokens, target_likelihoods
@@ -38,7 +39,7 @@ def implicit_rewards(logprobs: Tensor, ref_logprobs: Tensor, beta: float) -> Ten
 class DirectPreference:
     """Loss of comparisons by implicit rewards: of a prompt the mean over its comparisons, so each prompt weighs 1."""
 
-    caches: ClassVar[bool] = False  # the cache would lay a prompt's texts out as one, and they would see each other
+    caches: ClassVar[bool] = True  # the boundary cache holds a prompt's texts end to end, as a batch does
     dataset: ComparisonDataset  # what batches are made of
     beta: float  # how strongly the policy is held to its reference
     ref_logprobs: np.ndarray | None = (
@@ -73,14 +74,19 @@ def completion_logprobs(
     forward: Forward,
     dataset: ComparisonDataset,
     *,
+    cache: BoundaryCache | None = None,
     runtime: Runtime | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """log p of every completion, nats over its tokens with its EOS: float64 [K], those of the first prompt first.
 
-    Without gradients, dropout off, sorted by length, whatever a step's micro-batches are. `before_batch` may raise.
+    Without gradients, dropout off, sorted by length, whatever a step's micro-batches are. `cache`: of the dataset's
+    prompts. `before_batch` may raise to stop.
     """
-    return -target_likelihoods(forward, dataset.each_text(), runtime=runtime, before_batch=before_batch).nats
+    texts = dataset.each_text()
+    if cache is not None:  # the texts of a prompt stand side by side in it
+        cache = replace(cache, offsets=np.concatenate([[0], np.cumsum(texts.lengths, dtype=np.int64)]))
+    return -target_likelihoods(forward, texts, cache=cache, runtime=runtime, before_batch=before_batch).nats
 
 
 def _logprobs(forward: Forward, batch: Batch, boundary: Boundary | None) -> Tensor:

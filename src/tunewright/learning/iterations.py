@@ -21,7 +21,7 @@ from tunewright.learning.gradients import Training
 from tunewright.learning.loop import FitPlan, FitState, Hooks, learning_rate_at
 from tunewright.learning.policy import MEASURES, PolicyObjective, penalised
 from tunewright.learning.ppo_plan import PpoPlan
-from tunewright.learning.rollouts import Practice, Rollouts, collect
+from tunewright.learning.rollouts import Practice, Rollouts, collect, of_all_ranks
 from tunewright.runtime import Runtime
 
 
@@ -77,7 +77,7 @@ def begin(
     steps = update_steps(ppo_plan, plan.seed, number)
     seconds = None
     if rollouts is None:
-        begin = time.perf_counter()
+        started = time.perf_counter()
         rollouts = collect(
             practice,
             prompt_numbers(ppo_plan, len(practice.prompts), plan.seed, number),
@@ -86,7 +86,7 @@ def begin(
             max_tokens=state.micro_batch_tokens,
             stop_if_asked=_stopping(hooks, practice.runtime, state),
         )
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - started
         _look(rollouts, own, ppo_plan, number, hooks)
     objective = PolicyObjective.of(rollouts, practice.value_head, ppo_plan, own.kl_coef)
     return Iteration(objective, Training(rollouts, rollouts.lengths), steps, seconds)
@@ -144,7 +144,7 @@ def measure(
 ) -> None:
     """Add what the update measured, of all ranks, to the iteration's sums."""
     objective = iteration.objective
-    sums = runtime.sum(objective.sums(indices).to(runtime.device)).cpu()
+    sums = of_all_ranks(objective.sums(indices), runtime)
     tokens = objective.weight_of(objective.rollouts, indices)
     own.sums = [one + other for one, other in zip(own.sums, sums.tolist(), strict=True)]
     own.tokens += tokens

@@ -114,7 +114,7 @@ class PolicyObjective:
 
     def _note(self, part: np.ndarray, tokens: tuple[Tensor, ...]) -> None:
         """Sums per completion, set and not added: a micro-batch tried again with less memory counts once."""
-        values = torch.stack([column.detach().double() for column in tokens]).cpu()
+        values = torch.stack([column.detach().float() for column in tokens]).cpu().double()
         lengths = self.rollouts.completion_lengths[part]
         owner = torch.from_numpy(np.repeat(np.arange(len(part)), lengths))
         self.measured[part] = torch.zeros(len(part), len(MEASURES), dtype=torch.float64).index_add_(0, owner, values.T)

@@ -116,7 +116,7 @@ def text_scores(
             before_batch()
             texts = texts_of(dataset, collate(dataset, indices, device))
             scores = forward.logits(texts, cache.boundary(indices, device) if cache else None)[:, 0]
-            places = np.concatenate([np.arange(starts[i], starts[i] + dataset.num_texts[i]) for i in indices])
+            places = np.concatenate([starts[i] + np.arange(int(dataset.num_texts[i])) for i in indices])
             found[torch.from_numpy(places)] = scores.double().cpu()
     return (runtime.sum(found) if runtime else found).numpy()
 

@@ -221,7 +221,7 @@ def _written(practice: Practice, numbers: np.ndarray, seed: int, stop_if_asked: 
     for i, completion in zip(own, generated, strict=True):
         ids[i, : len(completion.ids)] = torch.tensor(completion.ids)
         ids[i, -2:] = torch.tensor((len(completion.ids), completion.stopped != "length"))
-    ids = _of_all_ranks(ids, runtime)
+    ids = of_all_ranks(ids, runtime)
     longest = int(ids[:, -2].max())
     mask = torch.arange(longest) < ids[:, -2:-1]
     nothing = torch.zeros(mask.shape)
@@ -254,7 +254,7 @@ def _scores(practice: Practice, written: Rollouts, stop_if_asked: Callable[[], N
             says = f"the score of a completion is not a number ({found[wrong]}): {texts[wrong][:60]!r}"
             raise ModelError(f"{says}; look at the reward's model", field="reward")
         scores[own] = torch.from_numpy(found)
-    return _of_all_ranks(scores, practice.runtime)
+    return of_all_ranks(scores, practice.runtime)
 
 
 class _Measure:
@@ -287,7 +287,7 @@ class _Measure:
             logprobs[part] = torch.zeros(inside.shape).masked_scatter(inside, found.logprobs.cpu())
             if found.values is not None:
                 values[part] = torch.zeros(inside.shape).masked_scatter(inside, found.values.cpu())
-        both = _of_all_ranks(torch.stack([logprobs, values]), self.practice.runtime)
+        both = of_all_ranks(torch.stack([logprobs, values]), self.practice.runtime)
         return both[0].contiguous(), both[1].contiguous()
 
 
@@ -316,6 +316,6 @@ def at_completions(
     return AtCompletions(logprobs, entropies, value_head(hidden) if value_head is not None else None)
 
 
-def _of_all_ranks(found: Tensor, runtime: Runtime) -> Tensor:
+def of_all_ranks(found: Tensor, runtime: Runtime) -> Tensor:
     """Every rank has its rows and zeros elsewhere: the sum has all."""
     return found if runtime.world_size == 1 else runtime.sum(found.to(runtime.device)).cpu()

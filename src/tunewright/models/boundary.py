@@ -34,6 +34,10 @@ class BoundaryCache:
     offsets: np.ndarray  # int64 [texts + 1], rows of `states` of each text
     fingerprint: str  # SHA-256 of the states
 
+    def of_groups(self, sizes: np.ndarray) -> BoundaryCache:
+        """The same, of examples that hold so many texts each, in their order."""
+        return replace(self, offsets=self.offsets[np.concatenate([[0], np.cumsum(sizes)])])
+
     def boundary(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Boundary:
         """The states of these texts, end to end."""
         parts = [self.states[self.offsets[i] : self.offsets[i + 1]] for i in indices]
@@ -64,8 +68,7 @@ def build(
     """Run the layers below k once over the dataset and write what comes out to `path`."""
     if isinstance(dataset, ComparisonDataset):  # each text alone; a prompt's states lie end to end
         texts = dataset.each_text()
-        whole = build(forward, texts, texts.lengths, k, path, on_progress)
-        return replace(whole, offsets=whole.offsets[np.concatenate([[0], np.cumsum(dataset.num_texts)])])
+        return build(forward, texts, texts.lengths, k, path, on_progress).of_groups(dataset.num_texts)
     width, device = forward.config.hidden_size, next(forward.model.parameters()).device
     sizes = np.ones_like(lengths) if keeps_one_vector(forward, k) else lengths
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

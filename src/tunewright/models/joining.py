@@ -8,6 +8,7 @@ holds that part alone, still finds its place in the saved model (`load_learnt`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tunewright.errors import ModelError
@@ -65,13 +66,25 @@ def joined_config(model: Any) -> LoraConfig:
     )
 
 
-def check_joined(model: Any, folder: Path) -> None:
-    """Raises ModelError where the file doesn't hold what both adapters are in memory, bit by bit."""
-    wanted, found = joined_tensors(model), load_file(str(folder / WEIGHTS))
-    wrong = [name for name in wanted if name not in found or not torch.equal(wanted[name], found[name])]
-    if wrong or len(found) > len(wanted):
-        first = next(iter(wrong or found.keys() - wanted.keys()))
-        raise ModelError(f"the saved adapter is not the one in memory ({first})", where=str(folder))
+def check_joined(model: Any, reloaded: Any) -> None:
+    """Raises ModelError where a reloaded adapter isn't what both are in memory: every tensor bit by bit, every scale.
+
+    Logits alone wouldn't tell in bf16, which rounds after each adapter's product.
+    """
+    wanted, layers = joined_tensors(model), _layers(model)
+    found = {name: layer for name, layer in _layers(reloaded).items() if NEW in layer.lora_A}
+    for name in sorted(layers.keys() | found.keys()):
+        if name not in found or name not in layers or not _holds(found[name], layers[name], name, wanted):
+            raise ModelError(f"the saved adapter is not the one in memory ({name})")
+
+
+def _holds(found: Any, layer: Any, name: str, wanted: Mapping[str, Tensor]) -> bool:
+    scale = layer.scaling[_adapters(layer)[-1]]
+    sides = {"A": found.lora_A[NEW].weight, "B": found.lora_B[NEW].weight}
+    same = all(
+        torch.equal(tensor, wanted[f"base_model.model.{name}.lora_{side}.weight"]) for side, tensor in sides.items()
+    )
+    return same and math.isclose(found.scaling[NEW], scale, rel_tol=1e-12)
 
 
 def load_learnt(model: Any, weights: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 
 class ValueHead(nn.Module):
-    """V = w·h + b in fp32, whatever the body computes in: [..., D] -> [...]."""
+    """V = w·h/rms(h) + b in fp32, whatever the body computes in: [..., D] -> [...].
+
+    States have the length that a last layer norm without weights would give them. Gemma's are five times longer: first
+    values would be as many times too large, and clipping lets them move by `value_clip_range` an iteration.
+    """
 
     def __init__(self, width: int, *, seed: int) -> None:
         """w from a normal distribution of std 1/√(D + 1), b = 0 (Huang et al. 2024, detail 9)."""
@@ -24,4 +28,5 @@ class ValueHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values, float32."""
-        return nn.functional.linear(hidden.float(), self.weight, self.bias)[..., 0]
+        hidden = nn.functional.rms_norm(hidden.float(), hidden.shape[-1:])
+        return nn.functional.linear(hidden, self.weight, self.bias)[..., 0]

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from tunewright.data.batching import Batch, Examples, Texts, WrittenExamples
+from tunewright.data.batching import Batch, Examples, Texts, WrittenExamples, collate, lay_end_to_end
+from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.learning.gradients import Objective
 from tunewright.models.boundary import keeps_one_vector
 from tunewright.models.forward import Boundary, Forward, in_evaluation
 from tunewright.planning.memory import in_training
+
+Item = TypeVar("Item")
 
 LONGEST_COUNTED = 48  # tokens; a polynomial needs no long text
 LONGEST_COUNTED_WRITTEN = 96  # enough for a few targets
@@ -51,6 +54,8 @@ class Works:
 
 def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np.ndarray, k: int) -> Works:
     """Count on cuts of the longest text. Draws nothing and leaves no gradient."""
+    if isinstance(dataset, ComparisonDataset):
+        return _count_comparisons(forward, objective, dataset, k)
     longest = int(np.argmax(lengths))
     share = _share_learnt(dataset)
     cut = LONGEST_COUNTED if share is None else LONGEST_COUNTED_WRITTEN
@@ -81,6 +86,39 @@ def count(forward: Forward, objective: Objective, dataset: Examples, lengths: np
     with undisturbed(forward.model), _unrounded(forward):
         counted = [_work(step, batches, sizes) for step in (train, score, *([cache] if k else []))]
     return Works(*counted, *([] if k else [Work()]))
+
+
+def _count_comparisons(forward: Forward, objective: Objective, dataset: ComparisonDataset, k: int) -> Works:
+    """The same on cuts of the largest prompt, each of whose texts is shortened."""
+    device, longest = next(forward.model.parameters()).device, int(np.argmax(dataset.lengths))
+    whole = min(1.0, LONGEST_COUNTED * int(dataset.num_texts[longest]) / int(dataset.lengths[longest]))
+    shortened = (dataset.shortened(longest, share * whole) for share in (0.25, 0.5, 1.0))
+    by_size = {cut.num_tokens: cut for cut in shortened}
+    sizes, cuts = list(by_size), list(by_size.values())
+
+    def loss(cut: ComparisonDataset) -> torch.Tensor:
+        batch, texts = collate(cut, np.array([0]), device), lay_end_to_end(_texts(cut), device)
+        return replace(objective, dataset=cut).loss_of(forward, batch, zeros(forward, texts, k))  # type: ignore[type-var]
+
+    def score(cut: ComparisonDataset) -> None:
+        with torch.no_grad(), in_evaluation(forward.model):
+            loss(cut)
+
+    def cache(cut: ComparisonDataset) -> None:
+        with torch.no_grad(), in_evaluation(forward.model):
+            forward.states(lay_end_to_end(_texts(cut), device), k)
+
+    def train(cut: ComparisonDataset) -> None:
+        loss(cut).backward()
+
+    with undisturbed(forward.model), _unrounded(forward):
+        counted = [_work(step, cuts, sizes) for step in (train, score, *([cache] if k else []))]
+    return Works(*counted, *([] if k else [Work()]))
+
+
+def _texts(cut: ComparisonDataset) -> list[np.ndarray]:
+    texts = cut.each_text()
+    return [texts.tokens(i) for i in range(len(texts))]
 
 
 def _share_learnt(dataset: Examples) -> float | None:
@@ -127,7 +165,7 @@ def zeros(forward: Forward, texts: Texts, k: int) -> Boundary | None:
     return Boundary(k, torch.zeros(rows, forward.config.hidden_size, device=texts.device, dtype=kept))
 
 
-def _work(step: Callable[[Batch], None], batches: Sequence[Batch], sizes: Sequence[int]) -> Work:
+def _work(step: Callable[[Item], None], batches: Sequence[Item], sizes: Sequence[int]) -> Work:
     """The polynomial through the counts."""
     counts = [_flops(step, batch) for batch in batches]
     high_first = np.polyfit(sizes, counts, len(sizes) - 1) if len(sizes) > 1 else [0.0, counts[0]]
@@ -135,7 +173,7 @@ def _work(step: Callable[[Batch], None], batches: Sequence[Batch], sizes: Sequen
     return Work(each, linear, square)
 
 
-def _flops(step: Callable[[Batch], None], batch: Batch) -> float:
+def _flops(step: Callable[[Item], None], batch: Item) -> float:
     with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter:
         step(batch)
     return float(counter.get_total_flops())

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tunewright.data.batching import cut_by_tokens, epoch_steps, lay_end_to_end
+from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.data.tokenizing import TokenizedDataset
 from tunewright.data.written_tokens import WrittenDataset
 from tunewright.learning.gradients import Budget, Objective, Training, step_gradient
@@ -82,13 +83,14 @@ def probe(
 ) -> Probe:
     """Run the chosen steps in the order of a run: cache, score, train."""
     alone = replace(runtime, rank=0, world_size=1)
-    train_cache = _stand_in(forward, train.lengths, k)
+    train_cache, train_texts = _stand_in_of(forward, train, k), _each_text(train)
     device = runtime.device
     found = Probe(held_bytes=memory_held(device))
 
     def score(indices: np.ndarray) -> None:
-        cache, part = _stand_in(forward, validation.lengths[indices], k), validation.subset(indices)
-        if isinstance(part, WrittenDataset):
+        part = _each_text(validation.subset(indices))
+        cache = _stand_in(forward, part.lengths, k)
+        if isinstance(part, WrittenDataset) and forward.writes:
             target_likelihoods(forward, part, cache=cache, runtime=alone)
         else:
             predict_logits(forward, [part.tokens(i) for i in range(len(part))], cache=cache, runtime=alone)
@@ -100,7 +102,9 @@ def probe(
     with undisturbed(forward.model):
         if k:
             found.caching.extend(
-                _timed(_cache_batch(forward, train, k), [_some(train.lengths)] * 2, train.lengths, device)[1:]
+                _timed(
+                    _cache_batch(forward, train_texts, k), [_some(train_texts.lengths)] * 2, train_texts.lengths, device
+                )[1:]
             )
         found.scoring.extend(_timed(score, [steps.scoring[-1], *steps.scoring], validation.lengths, device)[1:])
         found.training.extend(_each_apart(forward, step, steps.training, train.lengths, device)[1:])
@@ -169,6 +173,17 @@ def _watching_memory(device: str) -> Generator[list[int]]:
 
 
 # ---- what stands for a boundary cache that isn't built yet ----
+
+
+def _each_text(part: TokenizedDataset) -> TokenizedDataset:
+    """Of comparisons, the texts that they compare."""
+    return part.each_text() if isinstance(part, ComparisonDataset) else part
+
+
+def _stand_in_of(forward: Forward, part: TokenizedDataset, k: int) -> BoundaryCache | None:
+    """Of all examples of a dataset."""
+    cache = _stand_in(forward, _each_text(part).lengths, k)
+    return cache.of_groups(part.num_texts) if cache and isinstance(part, ComparisonDataset) else cache
 
 
 def _stand_in(forward: Forward, lengths: np.ndarray, k: int) -> BoundaryCache | None:

@@ -1,6 +1,7 @@
 """Whatever a model is for: opened by what its folder holds, and a file answered with it.
 
-A classifier becomes a `Predictor`, a model that writes a `Writer`; commands and library ask here.
+A classifier becomes a `Predictor`, a model that writes a `Writer`, one that scores completions a `RewardModel`;
+commands and library ask here.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from tunewright.models.finding import from_hub
 from tunewright.models.loading import load_saved
 from tunewright.models.sampling import Sampling
 from tunewright.serving.predict import Predictor, Seen, predict_file, rows_of, which_device
+from tunewright.serving.reward_model import RewardModel, is_reward_model
 from tunewright.serving.writer import Writer
 from tunewright.serving.writing import check_target, write_rows
 
+Opened = Predictor | Writer | RewardModel
 
-def open_model(model: Path | str, device: str = "auto", *, weights: Path | None = None) -> Predictor | Writer:
+
+def open_model(model: Path | str, device: str = "auto", *, weights: Path | None = None) -> Opened:
     """From a model or adapter folder or a Hub id; `weights`: a checkpoint folder of the same run, put on top."""
     folder = Path(model) if Path(model).is_dir() else Path(from_hub(str(model)).path)
     loaded = load_saved(folder, which_device(device))
     if loaded.labels is None:
         return Writer.of(loaded, folder, weights=weights)
+    if is_reward_model(folder):
+        return RewardModel.of(loaded, folder, weights=weights)
     return Predictor.of(loaded, weights=weights)
 
 
@@ -46,18 +52,29 @@ class FileAnswers:
 
 
 def answer_file(
-    model: Predictor | Writer, source: Path | str, target: Path | str, *, text: str | None = None, **settings: Any
+    model: Opened, source: Path | str, target: Path | str, *, text: str | None = None, **settings: Any
 ) -> FileAnswers:
     """Answer each row of a file and write it again, whatever the model is for; see `predict_file` and `write_file`.
 
-    `settings` are those of `Sampling` that somebody asked for. UsageError for a classifier, which draws nothing.
+    `settings` are those of `Sampling` that somebody asked for. UsageError for a model that draws nothing.
     """
     if isinstance(model, Writer):
         return write_file(model, source, target, text=text, sampling=model.sampling(**settings))
     if settings:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
-        raise UsageError(f"{names} is for models that write, and this is a classifier")
+        raise UsageError(f"{names} is for models that write, and this one doesn't")
+    if isinstance(model, RewardModel):
+        return score_file(model, source, target, text=text)
     return FileAnswers(predict_file(model, source, target, text=text or "auto"))
+
+
+def score_file(model: RewardModel, source: Path | str, target: Path | str, *, text: str | None = None) -> FileAnswers:
+    """Score the completion of each row of a file (`-`: JSON Lines on stdin); see `RewardModel.stream`."""
+    if text is not None:
+        says = "a reward model reads the columns it was trained with and completion, so there is no column to choose"
+        raise UsageError(says, field="--text")
+    check_target(target, source)
+    return FileAnswers(write_rows(model.stream(rows_of(source)), target))
 
 
 def write_file(
@@ -94,8 +111,9 @@ def _rows(writer: Writer, source: Path | str, text: str | None) -> tuple[Iterabl
     return every, None
 
 
-def needs_writer(model: Predictor | Writer, what: str) -> Writer:
+def needs_writer(model: Opened, what: str) -> Writer:
     """The model, if it writes. UsageError: `what` it can't do."""
     if isinstance(model, Writer):
         return model
-    raise UsageError(f"{what} is for models that write, and this is a classifier")
+    kind = "reward model" if isinstance(model, RewardModel) else "classifier"
+    raise UsageError(f"{what} is for models that write, and this is a {kind}")

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from tunewright.errors import ModelError
+from tunewright.data.examples import Row
+from tunewright.data.written_tokens import RowEncoder, WrittenDataset
+from tunewright.errors import DataError
 from tunewright.evaluation import alignment
 from tunewright.evaluation.alignment import AlignScores, Completions, WinRate
 from tunewright.evaluation.statistics import Paired
-from tunewright.learning.rollouts import Asked, Ending, PromptSource, Reward
+from tunewright.learning.rollouts import Asked, Ending, PromptSource
 from tunewright.models.divergence import divergences
 from tunewright.models.generation import Generated, generate
 from tunewright.models.likelihoods import MeasuredExamples, target_likelihoods
@@ -31,6 +33,7 @@ from tunewright.models.starting import Reference
 from tunewright.recipe_align import RewardRecipe
 from tunewright.recording import read_jsonl
 from tunewright.tasks.retaining import Retaining
+from tunewright.tasks.rewards import MixedReward
 from tunewright.tasks.task import ScoringParts
 
 TRANSCRIPTS = 10  # prompts shown before and after
@@ -52,8 +55,9 @@ class AlignScorer:
     """The `Scorer` of task align with ppo and grpo."""
 
     def __init__(
-        self, held_out: HeldOut, reference: Reference, reward: Reward, judge: Reward | None, parts: ScoringParts
-    ) -> None:
+        self, held_out: HeldOut, reference: Reference, reward: MixedReward, judge: MixedReward | None,
+        parts: ScoringParts,
+    ) -> None:  # fmt: skip
         """`reference` is the starting model's; a `judge` is asked, never learnt from."""
         self.held_out, self.reference, self.reward, self.judge, self.parts = held_out, reference, reward, judge, parts
         evaluation = parts.recipe.evaluation
@@ -95,8 +99,7 @@ class AlignScorer:
             return []
         answers = self._written(shown, numbers, replace(self.sampling, temperature=0.0))
         asked, texts = [shown.asked(i) for i in numbers], [self.held_out.ending.text(one.ids) for one in answers]
-        scores = {"score": _finite(self.reward(asked, texts), "reward")}
-        scores |= {"judge": _finite(self.judge(asked, texts), "evaluation.judge")} if self.judge else {}
+        scores = {"score": self.reward(asked, texts)} | ({"judge": self.judge(asked, texts)} if self.judge else {})
         return [
             {"prompt_id": i, "prompt": asked[i].text, "prediction": texts[i], "stopped": answers[i].stopped}
             | {name: float(values[i]) for name, values in scores.items()}
@@ -142,15 +145,15 @@ class AlignScorer:
             parts.forward, self.reference, [source.ids(i) for i in self.numbers], [one.ids for one in answers],
             temperature=self.sampling.temperature, before_batch=parts.stop_if_asked,
         )  # fmt: skip
-        score = _finite(self.reward(asked, texts), "reward")
+        more = self._scored(asked, texts)
         completions = Completions(
             texts=texts,
-            score=score,
+            score=more.pop("score"),
             kl=apart.kl,
             ref_nats=apart.ref_nats,
             length=np.array([len(one.ids) for one in answers], np.int64),
             ended=np.array([one.stopped != "length" for one in answers], np.bool_),
-            more=self._more(asked, texts, score),
+            more=more,
             wanted=self._of_wanted(),
         )
         return Measured(completions, [one.stopped for one in answers])
@@ -167,14 +170,17 @@ class AlignScorer:
             precision=parts.forward.precision,
         )
 
-    def _more(self, asked: Sequence[Asked], texts: Sequence[str], score: np.ndarray) -> dict[str, np.ndarray]:
-        """What else is known of each completion: the judge's score, and beliefs where classifiers are asked."""
-        found: dict[str, np.ndarray | None] = {"probability": belief(self.parts.recipe.reward, score)}
-        if self.judge is not None:
+    def _scored(self, asked: Sequence[Asked], texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The reward's and the judge's score of each completion, and beliefs where classifiers are asked."""
+        recipe, found = self.parts.recipe, dict[str, np.ndarray | None]()
+        asking = [("score", "probability", self.reward, recipe.reward)]
+        if self.judge is not None and recipe.evaluation.judge is not None:
+            asking.append(("judge", "judge_probability", self.judge, [recipe.evaluation.judge]))
+        for name, probability, reward, sources in asking:
             self.parts.stop_if_asked()
-            found["judge"] = _finite(self.judge(asked, texts), "evaluation.judge")
-            source = self.parts.recipe.evaluation.judge
-            found["judge_probability"] = belief([source] if source else [], found["judge"])
+            apart = reward.apart(asked, texts)
+            found[name] = sum((w * one for w, one in zip(reward.weights, apart, strict=True)), np.zeros(len(texts)))
+            found[probability] = belief(sources, apart)
         return {name: values for name, values in found.items() if values is not None}
 
     def _of_wanted(self) -> np.ndarray | None:
@@ -253,12 +259,34 @@ class Measured:
         return cls(Completions(texts, **plain, more=more, wanted=arrays.get("wanted")), stopped)
 
 
-def belief(sources: Sequence[RewardRecipe], scores: np.ndarray) -> np.ndarray | None:
-    """A classifier's probability behind the scores [N], where one classifier is all that gives them; else None."""
-    if len(sources) != 1 or sources[0].classifier is None or not sources[0].weight:
+def belief(sources: Sequence[RewardRecipe], apart: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The classifier's probability [N] behind its scores, where one of the sources is one; else None."""
+    asked = [(one, scores) for one, scores in zip(sources, apart, strict=True) if one.classifier is not None]
+    if len(asked) != 1:
         return None
-    found = scores / sources[0].weight
-    return found if sources[0].value == "probability" else 1 / (1 + np.exp(-found))
+    source, scores = asked[0]
+    return scores if source.value == "probability" else 1 / (1 + np.exp(-scores))
+
+
+def wanted_completions(rows: Sequence[Row], encoder: RowEncoder) -> WrittenDataset | None:
+    """The rows with the completions that the data holds, to see what is kept of the task; None where it holds none."""
+    if encoder.format.learn == "all":
+        return None  # plain text: the prompt itself would be measured
+    try:
+        found = encoder.encoder.encode_all([encoder.segments(row) for row in rows], [row.where for row in rows])
+    except DataError:
+        return None  # prompts alone, as is usual here
+    lengths = np.array([len(tokens.ids) for tokens in found], np.int32)
+    return WrittenDataset(
+        input_ids=np.concatenate([np.array(tokens.ids, np.int32) for tokens in found]),
+        targets=np.concatenate([np.array(tokens.is_target, np.bool_) for tokens in found]),
+        starts=np.cumsum(lengths, dtype=np.int64) - lengths,
+        lengths=lengths,
+        full_lengths=lengths,
+        rows=np.array([row.number for row in rows], np.int64),
+        labels=np.zeros((len(rows), 0), np.float32),
+        fingerprint="",
+    )
 
 
 def reward_words(source: RewardRecipe) -> str:
@@ -275,12 +303,6 @@ def reward_words(source: RewardRecipe) -> str:
 def _same_source(one: RewardRecipe | None, other: RewardRecipe) -> bool:
     """Whether two rewards ask the same model, or follow the same rules: weights and scales make no other judge."""
     return one is not None and (one.model, one.classifier, one.rules) == (other.model, other.classifier, other.rules)
-
-
-def _finite(scores: np.ndarray, field: str) -> np.ndarray:
-    if not np.isfinite(scores).all():
-        raise ModelError("the score of a completion is not a number; look at the model that gives it", field=field)
-    return np.asarray(scores, np.float64)
 
 
 def _comparison(before: AlignScores, after: AlignScores, samples: int, seed: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tunewright.models.finding import resolve_base
 from tunewright.models.inference import predict_logits
 from tunewright.recipe_align import RewardRecipe, RuleRecipe
 from tunewright.serving.predict import Predictor
+from tunewright.serving.reward_model import RewardModel
 
 MOST_LOG_ODDS = 10.0  # beyond 99.995 % a classifier's certainty says nothing more, and one text would drown the others
 
@@ -46,13 +47,9 @@ class MixedReward:
     weights: tuple[float, ...]
 
     def __call__(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
-        """float64 [B]: a score for each completion. Raises ModelError where one is not a number."""
-        total = np.zeros(len(completions))
-        for name, weight, scores in zip(self.names, self.weights, self.apart(prompts, completions), strict=True):
-            if not np.isfinite(scores).all():
-                raise ModelError(f"{name} gives scores that are NaN or infinite; its weights are damaged")
-            total += weight * scores
-        return total
+        """float64 [B]: a score for each completion. Raises ModelError where one would be no number."""
+        scores = self.apart(prompts, completions)
+        return sum((w * s for w, s in zip(self.weights, scores, strict=True)), np.zeros(len(completions)))
 
     def apart(self, prompts: Sequence[Asked], completions: Sequence[str]) -> list[np.ndarray]:
         """The scores of each source before weighting, float64 [B] each."""
@@ -94,8 +91,6 @@ def _source(part: RewardRecipe, runs: Path, device: str, field: str) -> Source:
     if part.rules is not None:
         return Rules(tuple(part.rules))
     if part.model is not None:
-        from tunewright.serving.reward_model import RewardModel
-
         folder = _folder(part.model, runs, f"{field}.model")
         try:
             return ModelScore(RewardModel.load(folder, device))
@@ -126,12 +121,19 @@ def _folder(name: str, runs: Path, field: str) -> Path:
 class ModelScore:
     """What a reward model says, normalised as it was saved."""
 
-    model: Any
+    model: RewardModel
 
     def scores(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
-        return np.asarray(self.model.score([prompt.text for prompt in prompts], completions), np.float64)
+        return self.model.score([self._asked(prompt) for prompt in prompts], completions)
 
     def check(self, prompts: Sequence[Asked]) -> None: ...
+
+    def _asked(self, prompt: Asked) -> Any:
+        """The row, where it has the columns that the reward model learnt prompts from; else what the policy was asked.
+
+        Its own way of writing a prompt is what the reward model knows, a chat template's marks for example.
+        """
+        return prompt.values if self.model.takes(prompt.values) else prompt.text
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ class ClassifierScore:
 
     def _log_odds(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
         """log p − log(1 − p), float64 [B]; from the logits, since 1 − p is 0 long before they end."""
-        logits = np.asarray(predict_logits(self.predictor.forward, self._ids(prompts, completions)), np.float64)
+        logits = predict_logits(self.predictor.forward, self._ids(prompts, completions)).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise ModelError("the classifier answers NaN or infinity; its weights are damaged", field="reward")
         chosen = logits[:, self.place]
         if self.predictor.labels.kind == "multi":
             return chosen

@@ -42,7 +42,7 @@ def ranking_app(desk: Desk, entrance: Entrance) -> Guard:
         ("POST", "/judgements", ranking.judge),
         ("POST", "/undo", ranking.undo),
         ("GET", "/name", ranking.name_page),
-        ("POST", "/name", ranking.name),
+        ("POST", "/name", ranking.take_name),
         ("GET", "/quality", quality.quality_page),
     ]
     if desk.writes:
@@ -137,7 +137,8 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     found.filters |= showing.FILTERS
-    found.globals["file"] = {name: f"/static/{name}?{_file(name).version}" for name in FILES}
+    files: Any = {name: f"/static/{name}?{_file(name).version}" for name in FILES}
+    found.globals["file"] = files
     return found
 
 

@@ -20,7 +20,7 @@ from tunewright.web.forms import Form
 
 COOKIE = "tunewright_annotator"
 _SAMPLES = 200  # for the interval of alpha: a panel needs no third digit
-_KEPT_SECONDS, _COST_FACTOR = 5, 20
+_KEPT_SECONDS, _COST_FACTOR = 2, 20
 _LAST_PROMPTS = 3  # near the end there is no pace to speak of
 
 
@@ -66,7 +66,7 @@ class Call:
     """One request, let in and read."""
 
     query: Mapping[str, str] = field(default_factory=dict[str, str])
-    form: Form = Form()
+    form: Form = field(default_factory=Form)
     annotator: str = ""  # empty: not said yet
 
 

@@ -114,9 +114,9 @@ class Filled:
         if self.skip or (self.both_bad and not any(self.places)):
             return []
         if self.unplaced:
-            numbers = " and ".join(map(str, self.unplaced))
-            verb = "have" if len(self.unplaced) > 1 else "has"
-            raise UsageError(f"{numbers} {verb} no place yet: give each completion one; equal places are a tie")
+            *before, last = map(str, self.unplaced)
+            missing = f"{', '.join(before)} and {last} have" if before else f"{last} has"
+            raise UsageError(f"{missing} no place yet: give each completion one; the same place is a tie")
         return tiers(self.shown, self.places)
 
 
@@ -169,7 +169,7 @@ def _sent_places(sent: dict[str, Any], shown: tuple[str, ...]) -> tuple[int, ...
 
 
 def _seconds(form: Form, now: float) -> float | None:
-    """How long it took: the time that the page was in sight where a script says so, never more than since it was sent."""
+    """How long it took: the time in which a script saw the page in sight, never more than since the page was sent."""
     since = _number(form.one("served"))
     longest = None if since is None else max(0.0, now - since)
     seen = _number(form.one("seconds"))

@@ -1,7 +1,7 @@
 """The page on which people rank: one prompt, its completions blind and shuffled, and what they said kept.
 
-Handlers of `app`'s routes. Who wrote a completion never gets here. The order is a function of person and prompt, so that
-a page loaded again looks the same; what was on the page is stored with the judgement. Ranks nothing by itself.
+Handlers of `app`'s routes. Who wrote a completion never gets here. The order is a function of person and prompt, so
+that a page loaded again looks the same; what was on the page is stored with the judgement. Ranks nothing by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tunewright.data.judgement_checks import known_name
 from tunewright.data.judgement_records import Completion, Judgement, Prompt
 from tunewright.errors import UsageError
 from tunewright.web.desk import Answer, Call, Desk, Move, Page, pace
@@ -117,11 +118,11 @@ def name_page(desk: Desk, call: Call) -> Answer:
     return Page("name.html.j2", {"annotator": call.annotator or None, "problem": ""})
 
 
-def name(desk: Desk, call: Call) -> Answer:
+def take_name(desk: Desk, call: Call) -> Answer:
     """Remember a name in this browser."""
-    given = " ".join(call.form.text("name").split())
+    given = call.form.one("name")
     try:
-        desk.store.progress(given, desk.overlap)  # the store says which names it keeps
+        name = known_name(given)
     except UsageError as error:
-        return Page("name.html.j2", {"annotator": given, "problem": error.message}, 422)
-    return Move("/", {"annotator": given}, annotator=given)
+        return Page("name.html.j2", {"annotator": call.annotator or None, "problem": error.message}, 422)
+    return Move("/", {"annotator": name}, annotator=name)

@@ -1,7 +1,7 @@
-"""The server under the pages: a socket of ours, uvicorn in this process, and a test of the guard before anybody gets in.
+"""The server under the pages: a socket, uvicorn in this process, and a test of the guard before anybody gets in.
 
-`rank serve` calls `serve`, which returns when it is asked to stop. Serves what it is given and knows no page. One process,
-one machine; not encrypted, so beyond this machine it is for a network that is trusted.
+`rank serve` calls `serve`, which returns when it is asked to stop. Serves what it is given and knows no page. One
+process, one machine; not encrypted, so beyond this machine it is for a network that is trusted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class Place:
 
 
 def listen(host: str, port: int | None) -> Place:
-    """A socket that takes connections; without a port the first free one from 8765 on. Raises UsageError, MachineError."""
+    """A socket that takes connections; without a port the first free one from 8765 on.
+
+    Raises UsageError for no address of ours, MachineError where the port is taken.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -39,6 +39,8 @@
   // ---- keys ----
 
   function choose(number) {
+    // Of three or more, people also type the last one, which has followed already. Of two, it is a change of mind.
+    if (number === followed && size() > 2) return void (followed = 0);
     if (!unplaced().length) clear();             // said anew from the best on
     else if (placeOf(number)) return draw(setPlace(number, 0));
     const before = order.at(-1);
@@ -78,13 +80,16 @@
     const missing = unplaced();
     if (missing.length && !(allBad().checked && missing.length === size())) {
       const verb = missing.length > 1 ? "have" : "has";
-      return say(`${missing.join(" and ")} ${verb} no place yet.`, true);
+      const listed = [missing.slice(0, -1).join(", "), missing.at(-1)].filter(Boolean).join(" and ");
+      return say(`${listed} ${verb} no place yet.`, true);
     }
     press(form().querySelector('button[value="save"]'));
   }
 
+  const waiting = () => document.querySelector("form.htmx-request");
+
   function press(button) {
-    if (button && !document.querySelector("form.htmx-request")) button.click();
+    if (button && !waiting()) button.click();
   }
 
   function leaveNote() {
@@ -106,7 +111,8 @@
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.isComposing || event.repeat || event.altKey) return;
+    // What is pressed between saving and the next sheet was meant for neither.
+    if (event.isComposing || event.repeat || event.altKey || waiting()) return;
     const at = event.target;
     const main = document.getElementById("main");
     if (at.matches("textarea, input:not([type=radio]):not([type=checkbox])")) {
@@ -142,7 +148,7 @@
     made.className = place ? "slot" : "slot pool";
     if (place && inside.length) made.classList.add("filled");
     made.dataset.place = place;
-    if (name) made.append(Object.assign(document.createElement("span"), { textContent: name }));
+    if (name) made.append(Object.assign(document.createElement("span"), { className: "slot-name", textContent: name }));
     made.append(...inside.map(chip));
     return made;
   }
