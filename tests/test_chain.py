@@ -114,7 +114,7 @@ def test_a_changed_link_is_refused(tmp_path):
         ("chain: [{rank: {models: [x], prompts: p, completion: 3}}]", '"completion" is not a setting'),
         ("chain: [{rank: {models: [x], prompts: p}, name: r}]", "holds nothing beside rank"),
         ("model: minilm\nchain: [{name: a, data: {train: x}}]", '"model" stands beside chain'),
-        ("chain: [{name: a, dat: {train: x}}]", '"dat" is not a setting. Did you mean "data'),
+        ("chain: [{name: a, dat: {train: x}}]", '"dat" is not a setting'),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, text: str, says: str):

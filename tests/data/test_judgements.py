@@ -66,7 +66,9 @@ def test_a_draw_is_known_by_its_settings_in_any_order(store):
 def test_conversations_and_odd_texts_survive(tmp_path):
     talk = [{"role": "user", "content": "Tea?\n\0 <script>alert(1)</script> \u202e"}]
     with Judgements.open(tmp_path / "j.db") as store:
-        prompt = store.add_prompt(talk, "x:1", values={"when": __import__("datetime").date(2026, 1, 2), "n": float("nan")})
+        prompt = store.add_prompt(
+            talk, "x:1", values={"when": __import__("datetime").date(2026, 1, 2), "n": float("nan")}
+        )
         store.add_completion(prompt, "'); drop table prompt; --", "x")
         store.add_completion(prompt, "é" * 50_000, "x", {"draw": 1})
     with Judgements.open(tmp_path / "j.db", create=False) as store:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.fake_align import completions
-from tunewright.cli.written_tables import METRICS
+from tunewright.cli.written_tables import ALIGNED
 from tunewright.evaluation import alignment as a
 from tunewright.evaluation.alignment import Completions, WinRate
 
@@ -79,7 +79,8 @@ def test_every_metric_has_words_and_a_place_in_the_terminal():
     found = a.measured(completions(np.random.default_rng(0), 30, 2.0, 1.0, False, 5.0, 2.0), 0.05)
     won = ("win_rate", "judge_win_rate")
     assert list(found.metrics) == [name for name in a.WORDS if name not in won]
-    assert set(a.WORDS) <= set(METRICS) and a.HIGHER_IS_BETTER.keys() <= a.WORDS.keys()
+    assert [name for name in a.WORDS if name != "perplexity"] == sorted(ALIGNED, key=list(a.WORDS).index)
+    assert a.HIGHER_IS_BETTER.keys() <= a.WORDS.keys()
 
 
 # ---- who won ----
@@ -130,6 +131,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_diversity_has_no_interval_and_a_share_has_one_at_its_ends():
     found = a.intervals(a.measured(answers(["a b", "c d", "e f"]), 0.0), 200, 0)
     assert "distinct_1" not in found and "distinct_2" not in found
+    assert "score" not in found, "all alike: no resample would differ"
     assert found["ended"].high == 1.0 and 0.3 < found["ended"].low < 0.5  # 3 of 3 is not certainty
 
 

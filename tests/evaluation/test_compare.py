@@ -90,7 +90,7 @@ def test_a_broken_run_still_takes_its_column(tmp_path: Path, folders: list[Path]
 
 def test_a_comparison_is_plain_json(folders: list[Path]) -> None:
     stored = json.loads(json.dumps(compare_runs(folders).to_json(), allow_nan=False))
-    assert stored.keys() == {"runs", "metrics", "settings", "prompts", "same_rows", "gains", "notes"}
+    assert stored.keys() == {"runs", "metrics", "settings", "prompts", "same_rows", "gains", "tax", "notes"}
 
 
 def test_one_run_cannot_be_compared(folders: list[Path]) -> None:

@@ -26,7 +26,6 @@ from tunewright.models.starting import Reference, has_start, load_policy, refere
 from tunewright.models.trainable import TrainableSpec, choose, lora_arithmetic
 from tunewright.models.writers import probe_logits
 
-
 # ---- the reference ----
 
 

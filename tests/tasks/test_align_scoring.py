@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from tunewright.models.starting import Reference
 from tunewright.recipe_align import RewardRecipe
 from tunewright.recipe_files import build_recipe
 from tunewright.recording import Recorder
-from tunewright.tasks.align_scoring import AlignScorer, HeldOut, belief, reward_words, wanted_completions
+from tunewright.tasks.align_scoring import AlignScorer, HeldOut, _as_json, belief, reward_words, wanted_completions
 from tunewright.tasks.rewards import MixedReward
 
 CLASSIFIER = {"classifier": "run:reviews", "label": "positive"}
@@ -121,7 +122,7 @@ def test_the_end_of_a_run(start):
     scorer = start()
     before, after, found = aligned(scorer)
     assert found["metrics"] == pytest.approx(after) and found["comparison"]["before"] == pytest.approx(before)
-    assert set(found["intervals"]) == set(after) - {"distinct_1", "distinct_2"}
+    assert {"score", "kl", "judge", "win_rate", "ended"} <= found["intervals"].keys() <= after.keys()
     described = found["alignment"]
     assert described["method"] == "ppo" and described["prompts"] == 8 and not described["judge_is_reward"]
     assert described["win_rates"]["win_rate"]["rate"] == after["win_rate"]
@@ -133,12 +134,13 @@ def test_the_end_of_a_run(start):
     assert np.mean([row["score"] for row in rows]) == pytest.approx(after["score"])
     assert np.mean([row["judge_before"] for row in rows]) == pytest.approx(before["judge"])
     assert {"prompt", "prediction", "before", "stopped", "stopped_before", "kl", "tokens"} <= rows[0].keys()
+    assert whole.lines(scorer.parts.recorder.folder, "predictions/prompts.jsonl") == [{"number": i} for i in range(8)]
     json.dumps(found, allow_nan=False)
 
 
-def test_a_new_process_reads_what_was_kept_to_the_last_bit(start, tmp_path):
+def test_a_new_process_reads_what_was_kept_to_the_last_bit(start):
     scorer = start()
-    _, after, found = aligned(scorer)
+    *_, found = aligned(scorer)
     scorer.found = None
     assert scorer.finish() == found
     kept, fresh = scorer._kept("validation"), scorer._measured()
@@ -244,6 +246,11 @@ def test_beliefs_are_the_classifier_s_among_other_sources():
 )
 def test_a_reward_in_words(source, words):
     assert reward_words(RewardRecipe(**source)) == words
+
+
+def test_a_row_that_json_can_t_hold_is_no_reason_to_fail():
+    values = {"day": datetime.date(2026, 11, 24), "vector": np.ones(2), "text": "ü"}
+    assert _as_json(values) == {"day": "2026-11-24", "vector": [1.0, 1.0], "text": "ü"}
 
 
 def test_rows_with_completions_are_measured_and_prompts_alone_are_not():

@@ -11,13 +11,17 @@ import torch
 
 from tests import tiny
 from tests.models.made import make
+from tests.models.starts import hidden, nudge, start_policy
 from tunewright.data.labels import LabelSpec
 from tunewright.data.row_reading import TemplateReading
 from tunewright.data.templates import Part, Template
 from tunewright.data.written import PROMPT_FORMAT, Format
 from tunewright.errors import DataError, ModelError, RecipeError
 from tunewright.learning.rollouts import Asked
+from tunewright.models.heads import head_modules
+from tunewright.models.loading import load_base
 from tunewright.models.saving import save_model
+from tunewright.models.trainable import TrainableSpec, choose
 from tunewright.recipe_align import RewardRecipe, RuleRecipe
 from tunewright.serving.predict import Predictor
 from tunewright.serving.reward_model import Normalisation, RewardModel
@@ -195,6 +199,36 @@ def test_a_broken_classifier_is_an_error(runs):
         reward(PROMPTS, COMPLETIONS)
 
 
+def test_models_on_the_policy_s_base_answer_from_its_layers(tmp_path):
+    """A reward model and a classifier beside a policy; what stands on another base stays where it is."""
+    policy = start_policy("llama", tmp_path)
+    for name, labels in (("liked", NUMBER), ("sure", SINGLE)):
+        loaded = load_base(policy.start.base, labels, seed=4, dropout=0.0)
+        head = head_modules(loaded.model, loaded.new_parameters)
+        model = choose(loaded.model, TrainableSpec("lora", rank=2), head).model
+        nudge(model)
+        save_model(model, loaded.tokenizer, tmp_path / "runs" / name / "model", base=policy.start.base, labels=labels,
+                   max_length=32, truncate="right")  # fmt: skip
+    (tmp_path / "runs" / "liked" / "model" / "reward.json").write_text(Normalisation(0.25, 1.0, 4).written())
+    parts = [RewardRecipe(model="run:liked"), RewardRecipe(classifier="run:sure", label="good", weight=0.5),
+             RewardRecipe(rules=[RuleRecipe(max_words=1)])]  # fmt: skip
+    reward = build_reward(parts, tmp_path / "runs")
+    wanted = reward(PROMPTS, COMPLETIONS)
+    forward = policy.forward
+    before = hidden(forward)
+    shared = reward.sharing(forward)
+    np.testing.assert_allclose(shared(PROMPTS, COMPLETIONS), wanted, atol=1e-6)
+    assert [source.body is not None for source in shared.sources[:2]] == [True, True]
+    assert torch.equal(hidden(forward), before)
+
+
+def test_a_model_on_another_base_keeps_its_own(runs, tmp_path):
+    reward = build_reward([classifier()], runs)
+    shared = reward.sharing(start_policy("llama", tmp_path).forward)
+    assert shared.sources[0].body is None
+    np.testing.assert_array_equal(shared(PROMPTS, COMPLETIONS), reward(PROMPTS, COMPLETIONS))
+
+
 # ---- mistakes ----
 
 
@@ -228,7 +262,7 @@ def test_which_of_several_is_wrong(runs):
 def test_a_column_that_a_prompt_lacks(runs):
     reward = build_reward([RewardRecipe(rules=[RuleRecipe(exact="anser")])], runs)
     with pytest.raises(
-        DataError, match='no answer in "anser"; its columns are answer. Did you mean "answer"'
+        DataError, match=r'no answer in "anser"; its columns are answer. Did you mean "answer"'
     ) as caught:
         reward.check(PROMPTS)
     assert caught.value.field == "anser"

@@ -63,7 +63,7 @@ def ranking_lines(folder: Path) -> list[str]:
     from tunewright.evaluation.report_align import rank_commands
 
     name = folder.name if folder.parent == Path("runs") else str(folder)
-    return rank_commands(name, read_record(folder).recipe)[:2]
+    return rank_commands(name, folder, read_record(folder).recipe)[:2]
 
 
 def tax_lines(tax: Tax, letters: Sequence[str], marks: Marks) -> list[str]:

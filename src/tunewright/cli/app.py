@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from tunewright.cli import chat, data, doctor, evaluate, output, plan, rank, runs, ship, start, train
+from tunewright.cli import calibrate, chat, data, data_quality, doctor, evaluate, output, plan, rank, runs, ship, start, train
 from tunewright.cli.options import example
 from tunewright.errors import TunewrightError, UsageError
 
@@ -84,11 +84,13 @@ _add(
     "tunewright evaluate latest --gate 'validation/accuracy>=0.9'",
 )
 _add(evaluate.compare, _EVALUATE, "tunewright compare reviews-1 reviews-2")
+_add(calibrate.calibrate, _EVALUATE, "tunewright calibrate latest", "tunewright calibrate latest --accuracy 0.95")
 _add(evaluate.report, _EVALUATE, "tunewright report latest -o report.html")
 _add(ship.predict, _USE, "tunewright predict latest -i new.jsonl -o predictions.jsonl")
 _add(chat.chat, _USE, "tunewright chat latest --side-by-side", "tunewright chat gemma3-270m")
 _add(ship.export, _USE, "tunewright export latest --to merged -o my-model")
 _add(ship.push, _USE, "tunewright push latest you/reviews")
+data_quality.register(data.app)
 app.add_typer(data.app, name="data", rich_help_panel=_START, epilog=example("tunewright data check reviews.csv"))
 app.add_typer(rank.app, name="rank", rich_help_panel=_START, epilog=example("tunewright rank serve judgements.db"))
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUNS, epilog=example("tunewright runs ls"))

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunewright.cli import output
-from tunewright.cli.options import DEFAULT_RUNS, AsJson, MaxNewTokens, Quiet, RunsFolder, Template, TopP
+from tunewright.cli.options import DEFAULT_RUNS, AsJson, MaxNewTokens, Quiet, RunsFolder, TopP, new_lines
 from tunewright.cli.train import is_recipe
+from tunewright.data.judgement_records import counted
 from tunewright.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from tunewright.data.judgements import Judgements
     from tunewright.data.written import Format
+    from tunewright.recipe import Recipe
     from tunewright.serving.drawing import Asked, Drawn
 
 MOST = 9  # completions of a prompt: there is a number key for each
@@ -43,7 +45,12 @@ def sample(
         int | None, typer.Option("-k", metavar="K", min=1, help="Completions of each model; default: 4 in all.")
     ] = None,
     target: NewStore = Path("judgements.db"),
-    template: Template = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT|FILE", callback=new_lines, help="The prompt over the columns: 'Q: {question}\\nA:'."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take the first N rows only.")] = None,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, help="1 draws as the model is.")] = 1.0,
     top_p: TopP = None,
@@ -64,8 +71,10 @@ def sample(
     source = open_any(Path(wanted.prompts).expanduser())
     next(iter(source.rows()), None)  # says what is wrong with the file before there is a store
     with Judgements.open(target) as store:
-        asked = ask(store, source, template=wanted.template, kept=wanted.kept, limit=limit)
-        say(quiet or as_json, [*asked.said, f"{len(asked.prompts):,} prompts"])
+        asked = ask(
+            store, source, template=wanted.template, completion=wanted.completion, kept=wanted.kept, limit=limit
+        )
+        say(quiet or as_json, [*asked.said, counted(len(asked.prompts), "prompt")])
         drawn = {who: _drawn(store, who, asked, wanted, sampling, quiet or as_json, runs) for who in wanted.models}
         few = _too_few(store, asked)
     facts = {"output": str(target), "prompts": len(asked.prompts), "too_few": few}
@@ -75,7 +84,7 @@ def sample(
     elif quiet:
         print(target)
     else:
-        told = f" {few:,} prompts have fewer than two different completions: nobody is asked to rank them"
+        told = f" {counted(few, 'prompt')} with fewer than two different completions: nobody is asked to rank them"
         output.show([*([told] if few else []), f" next: tunewright rank serve {target}"])
 
 
@@ -86,6 +95,7 @@ class _Wanted:
     models: tuple[str, ...]
     prompts: str
     template: str | None
+    completion: str | None  # column that the template ends in, where it isn't of the prompt alone
     count: int
     kept: Format | None
 
@@ -93,10 +103,13 @@ class _Wanted:
     def of(cls, names: list[str], prompts: str | None, template: str | None, count: int | None, runs: Path) -> _Wanted:
         """UsageError for what can't be, before anything is made."""
         models: list[str] = []
+        completion = None
         for name in names:
             if is_recipe(name):
-                model, data, read = _of_recipe(name)
-                models, prompts, template = [*models, model], prompts or data, template or read
+                recipe = _recipe(name)
+                models, prompts = [*models, str(recipe.model)], prompts or recipe.data.train
+                if template is None:
+                    template, completion = recipe.data.template, _completion(recipe)
             else:
                 models.append(name)
         if prompts is None:
@@ -110,17 +123,29 @@ class _Wanted:
             says = f"{total} completions of each prompt are more than the {MOST} that a person can rank; lower -k"
             raise UsageError(says, field="-k")
         folders = [folder for name in writing if (folder := _folder(name, runs)) is not None]
-        return cls(tuple(models), prompts, template, each, _kept(folders))
+        return cls(tuple(models), prompts, template, completion, each, _kept(folders))
 
 
-def _of_recipe(name: str) -> tuple[str, str, str | None]:
-    """Model, data and template of a recipe."""
+def _recipe(name: str) -> Recipe:
+    """A recipe that names a model."""
     from tunewright.recipe_files import load_recipe
 
     recipe = load_recipe(Path(name), [])
     if recipe.model in (None, "auto"):
         raise UsageError("names no model to sample from; name a model or a run", where=name, field="model")
-    return str(recipe.model), recipe.data.train, recipe.data.template
+    return recipe
+
+
+def _completion(recipe: Recipe) -> str | None:
+    """The column of the completion, which the template of a task that writes ends in."""
+    from tunewright.data.sources import open_any
+    from tunewright.data.written import recognise
+
+    if recipe.task != "generate" or recipe.data.template is None:
+        return None
+    source = open_any(Path(recipe.data.train).expanduser())
+    reading = recognise(source, template=recipe.data.template, completion=recipe.data.completion).reading
+    return reading.template.completion if reading.kind == "template" else None
 
 
 def _is_human(name: str) -> bool:
@@ -197,11 +222,11 @@ class _Counter:
 
 
 def _words(found: Drawn) -> str:
-    said = [f"{found.drawn:,} completions"]
+    said = [counted(found.drawn, "completion")]
     said += [f"{found.known:,} were here already"] if found.known else []
     said += [f"{found.repeated:,} say what another of the same prompt says"] if found.repeated else []
     said += [f"{found.empty:,} empty ones left out"] if found.empty else []
-    said += [f"{found.cut:,} prompts were too long and were cut"] if found.cut else []
+    said += [f"{counted(found.cut, 'prompt')} too long, and cut"] if found.cut else []
     return ", ".join(said)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shlex
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tunewright.cli.options import Quiet
-from tunewright.errors import StoppedError
+from tunewright.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
     from tunewright.data.judgements import Judgements
@@ -66,14 +67,18 @@ def serve(
             annotator=None if annotator is None else known_name(annotator),
         )
         place = listen(host, port)
-        before = len(store.judgements())
-        signal.signal(signal.SIGTERM, _terminated)
-        try:
-            run(place, lambda entrance: ranking_app(desk, entrance), lambda url: _opened(url, place, store, quiet))
-        finally:
-            more = len(store.judgements()) - before
-            if not quiet:
-                print(f" {more:,} judgement{'' if more == 1 else 's'} more; all are saved in {database}")
+        with closing(place.listening):
+            if annotator is not None and not place.is_loopback:
+                several = "names one person, and --host lets several in; leave it out, and the page asks each"
+                raise UsageError(several, field="--annotator")
+            before = len(store.judgements())
+            signal.signal(signal.SIGTERM, _terminated)
+            try:
+                run(place, lambda entrance: ranking_app(desk, entrance), lambda url: _opened(url, place, store, quiet))
+            finally:
+                more = len(store.judgements()) - before
+                if not quiet:
+                    print(f" {more:,} judgement{'' if more == 1 else 's'} more; all are saved in {database}")
 
 
 def _opened(url: str, place: Place, store: Judgements, quiet: bool) -> None:
@@ -84,10 +89,9 @@ def _opened(url: str, place: Place, store: Judgements, quiet: bool) -> None:
     progress = store.progress("nobody")
     judged = f"{progress.prompts_judged:,} judged" if progress.prompts_judged else "none judged yet"
     print(f" {progress.prompts:,} prompts to rank, {judged}")
-    print(f" open  {url}")
     if not place.is_loopback:
         print(" whoever has this address gets in, and the network can read along: use it where you trust the network")
-    print(" Ctrl-C ends it", flush=True)
+    print(f" open  {url}\n Ctrl-C ends it", flush=True)
 
 
 def _terminated(number: int, _: object) -> NoReturn:

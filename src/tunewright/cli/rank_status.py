@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewright.cli import output
+from tunewright.data.judgement_records import counted
 
 if TYPE_CHECKING:
     from tunewright.data.judgements import Judgements
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tunewright.evaluation.judgement_quality import Person, Quality, Wins
 
 _COLUMNS = 80
+# Said where half isn't in the interval of what was shown at the left, or was longer, and won.
+_PLACE, _LENGTH = "shuffled, it should be half", "length may be what is judged"
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,16 @@ def _facts(found: Status, marks: output.Marks) -> Iterator[str]:
     yield f" prompts       {found.prompts_judged:,} of {found.prompts:,} judged{twice}"
     counts = {"skipped": quality.skipped, "all bad": quality.all_bad}
     extra = "".join(f", {count:,} {name}" for name, count in counts.items() if count)
-    yield f" judgements    {quality.judgements:,}, which compare {quality.pairs:,} pairs{extra}"
+    yield f" judgements    {quality.judgements:,}, which compare {counted(quality.pairs, 'pair')}{extra}"
     if found.demonstrations:
-        yield f" written       {found.demonstrations:,} demonstrations"
+        yield f" written       {counted(found.demonstrations, 'demonstration')}"
     if not quality.pairs:
         return
     if quality.seconds is not None:
         yield f" pace          {_seconds(quality.seconds)} a judgement (median)"
     yield f" ties          {_share(quality.ties, marks)}"
-    yield f" left          {_share(quality.left, marks)}{_bias(quality.left, 'left wins: shuffled, it should be half')}"
-    yield f" longer        {_share(quality.longer, marks)}{_bias(quality.longer, 'length may be what is judged')}"
+    for name, share, says in (("left", quality.left, _PLACE), ("longer", quality.longer, _LENGTH)):
+        yield f" {name:<13} {_share(share, marks)}{_bias(share, says, marks)}"
     yield f" agreement     {_alpha(quality.nominal, quality.ordinal, marks)}"
     for name, triples in (("circles", quality.own_triples), ("of majority", quality.pooled_triples)):
         if triples.total:
@@ -93,10 +96,10 @@ def _share(share: Share, marks: output.Marks) -> str:
     return f"{100 * share.value:.0f} % of {share.total:,} ({100 * low:.0f}–{100 * high:.0f} %)"
 
 
-def _bias(share: Share, says: str) -> str:
+def _bias(share: Share, says: str, marks: output.Marks) -> str:
     """Where half is out of the interval."""
     outside = share.interval is not None and not share.interval.low <= 0.5 <= share.interval.high
-    return f"  ⚠ {says}" if outside else ""
+    return f"  {marks.warning} {says}" if outside else ""
 
 
 def _alpha(nominal: Alpha, ordinal: Alpha, marks: output.Marks) -> str:

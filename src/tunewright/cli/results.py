@@ -140,6 +140,9 @@ def _best(summary: Summary, rows: list[EpochRow]) -> list[str]:
     best = summary.get("best")
     if not best:
         return []
+    if rows and rows[0].step is not None:  # of an aligned model, whose table counts steps
+        steps = max(row.step or 0 for row in rows)
+        return [f" best step {best['step']} of {steps}: {metric_name(summary)} {number(best['value'])}"]
     last = f" of {max(row.epoch for row in rows):g}" if rows else ""
     return [
         f" best epoch {best['epoch']:g}{last} (step {best['step']}): {metric_name(summary)} {number(best['value'])}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Literal, get_args
 
-from tunewright.data.judgement_records import Judgement, Prompt, Said
+from tunewright.data.judgement_records import Judgement, Prompt, Said, counted
 from tunewright.data.judgements import Judgements
 from tunewright.errors import UsageError, did_you_mean
 
@@ -52,7 +52,7 @@ def export(store: Judgements, form: str = "pairs", *, ties: bool = True, unpaire
                 "nobody has written anything yet; `tunewright rank serve --write` is for that",
                 where=str(store.database.path),
             )
-        return Exported(rows, [], (f"{len(rows):,} demonstrations",), {"rows": len(rows)})
+        return Exported(rows, [], (counted(len(rows), "demonstration"),), {"rows": len(rows)})
     return _comparisons(store, everything, form, ties, unpaired)
 
 
@@ -83,15 +83,16 @@ def _comparisons(store: Judgements, everything: _Everything, form: str, ties: bo
 
 def _words(counts: dict[str, int], form: str, unpaired: bool) -> Iterator[str]:
     """What there is, and what isn't."""
-    what = "rankings" if form == "ranked" else "comparisons"
-    ties, bad = f"{counts['ties']:,}", f"{counts['both_bad']:,} judgements"
-    yield f"{counts['rows']:,} {what} of {counts['judgements']:,} judgements"
+    what, bad = "ranking" if form == "ranked" else "comparison", counted(counts["both_bad"], "judgement")
+    yield f"{counted(counts['rows'], what)} of {counted(counts['judgements'], 'judgement')}"
     if counts["ties_left_out"]:
-        yield f"left out: {ties} ties"
+        yield f"left out: {counted(counts['ties'], 'tie')}"
     elif counts["ties"]:
-        yield f"{ties} of them are ties: label 0.5, which other tools may not read (--no-ties leaves them out)"
+        have = "has" if counts["ties"] == 1 else "have"
+        says = f"{counted(counts['ties'], 'tie')} among them {have} label 0.5"
+        yield f"{says}, which other tools may not read (--no-ties leaves them out)"
     if counts["both_bad"] and unpaired:
-        yield f"{counts['unpaired']:,} completions of {bad} that all are bad, with label false"
+        yield f"{counted(counts['unpaired'], 'completion')} of {bad} that all are bad, with label false"
     elif counts["both_bad"]:
         yield f"not written: that all are bad, in {bad} (--unpaired FILE writes it)"
     yield from (f"left out: {counts[name]:,} {name}" for name in ("skipped", "withdrawn") if counts[name])

@@ -19,7 +19,7 @@ from tunewright.data.comparison_reading import Judged, Pair
 from tunewright.data.comparisons import Comparisons, is_comparison
 from tunewright.data.conversations import Conversation
 from tunewright.data.examples import Row, Source
-from tunewright.data.judgement_records import Flag, Said
+from tunewright.data.judgement_records import Flag, Said, counted
 from tunewright.data.judgements import Judgements
 from tunewright.data.segments import Segments
 from tunewright.data.values import plain
@@ -69,9 +69,9 @@ class Told:
 
     def words(self) -> list[str]:
         """Sentences."""
-        kept = [f"{self.judgements:,} judgements"] if self.judgements or not self.demonstrations else []
-        kept += [f"{self.demonstrations:,} demonstrations"] if self.demonstrations else []
-        said = [f"{self.form}: {' and '.join(kept)} of {self.prompts:,} prompts"]
+        kept = [counted(self.judgements, "judgement")] if self.judgements or not self.demonstrations else []
+        kept += [counted(self.demonstrations, "demonstration")] if self.demonstrations else []
+        said = [f"{self.form}: {' and '.join(kept)} of {counted(self.prompts, 'prompt')}"]
         said += [f"{self.known:,} of them were here already"] if self.known else []
         return [*said, *(f"left out: {count:,} {reason}" for reason, count in self.left_out.items())]
 

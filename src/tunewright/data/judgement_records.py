@@ -113,3 +113,8 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 judgement`, `1,200 judgements`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

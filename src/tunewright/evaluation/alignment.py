@@ -204,10 +204,15 @@ def _values(name: str, sums: np.ndarray, rows: int) -> np.ndarray:
 def intervals(
     scores: AlignScores, samples: int = 1000, seed: int = 0, won: Mapping[str, WinRate] | None = None
 ) -> dict[str, Interval]:
-    """Of every metric but diversity: a resample holds rows twice, which by itself makes texts less distinct."""
+    """Of every metric but diversity: a resample holds rows twice, which by itself makes texts less distinct.
+
+    Rows that are all alike have none: no resample would differ, which would look like certainty.
+    """
     found: dict[str, Interval] = {}
     for name in (name for name in scores.metrics if name in scores.per_row):
         rows = scores.per_row[name]
+        if name != "ended" and np.all(rows == rows[0]):
+            continue
         if name == "ended":
             found[name] = wilson(float(rows.mean()), len(rows))
         else:

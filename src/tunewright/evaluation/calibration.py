@@ -22,7 +22,6 @@ from tunewright.evaluation import statistics as stats
 from tunewright.evaluation.folds import fold_of, train_and_held_out
 from tunewright.evaluation.statistics import Interval
 
-FILE = "calibration.json"  # beside the model's weights
 HOTTEST = 100.0  # of 1/T and of T: beyond it the rows say nothing about T
 FOLDS = 5
 FEWEST_ROWS = 20

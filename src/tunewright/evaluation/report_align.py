@@ -19,6 +19,7 @@ from tunewright.evaluation.alignment_tax import GENERAL, Tax, alignment_tax, lin
 from tunewright.evaluation.record import Record, mapping, number, pair, read_predictions, text, texts_of
 from tunewright.evaluation.report_written import PairedRow, shortened
 
+HELD_OUT_PROMPTS = Path("predictions") / "prompts.jsonl"  # rows as the data has them
 TRANSCRIPTS = 10
 WORSE = 5
 MOST_POINTS = 240  # of a curve; more are averaged
@@ -97,7 +98,7 @@ def aligned(record: Record, deciding: str) -> Aligned:
         words=[(stage.run, f"{stage.gained} Price: {stage.paid}.") for stage in tax.words] if tax else [],
         notes=list(tax.notes) if tax else [],
         curves=_curves(record),
-        commands=rank_commands(record.name, record.recipe),
+        commands=rank_commands(record.name, record.folder, record.recipe),
     )
 
 
@@ -231,13 +232,10 @@ def _points(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def rank_commands(run: str, recipe: Mapping[str, Any]) -> list[str]:
-    """How people compare before and after without knowing which is which."""
-    data = mapping(recipe.get("data"))
-    files = [text(data.get(split)) for split in ("validation", "train")]
-    prompts = next((name for name in files if Path(name).suffix), "prompts.jsonl")
+def rank_commands(run: str, folder: Path, recipe: Mapping[str, Any]) -> list[str]:
+    """How people compare before and after without knowing which is which, on the prompts that training never saw."""
     base = text(recipe.get("model")).removeprefix("run:") or "BASE"
-    words = ["rank", "sample", base, run, "--prompts", prompts, "-k", "1", "-o", "judgements.db"]
+    words = ["rank", "sample", base, run, "--prompts", str(folder / HELD_OUT_PROMPTS), "-k", "1", "-o", "judgements.db"]
     return [
         f"tunewright {shlex.join(words)}",
         "tunewright rank serve judgements.db",

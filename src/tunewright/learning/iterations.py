@@ -144,7 +144,7 @@ def measure(
 ) -> None:
     """Add what the update measured, of all ranks, to the iteration's sums."""
     objective = iteration.objective
-    sums = of_all_ranks(objective.sums(indices), runtime)
+    sums = of_all_ranks(objective.take_sums(), runtime)
     tokens = objective.weight_of(objective.rollouts, indices)
     own.sums = [one + other for one, other in zip(own.sums, sums.tolist(), strict=True)]
     own.tokens += tokens

@@ -66,7 +66,7 @@ class PolicyObjective:
     value_head: ValueHead | None
     plan: PpoPlan
     kl_coef: float
-    measured: Tensor  # float64 [B, MEASURES], sums over tokens in the latest update that held the completion
+    measured: Tensor  # float64 [B, MEASURES], sums over the tokens of each completion in this update
 
     @classmethod
     def of(cls, rollouts: Rollouts, value_head: ValueHead | None, plan: PpoPlan, kl_coef: float) -> PolicyObjective:
@@ -96,9 +96,11 @@ class PolicyObjective:
         """Completion tokens."""
         return float(self.rollouts.completion_lengths[indices].sum())
 
-    def sums(self, indices: np.ndarray) -> Tensor:
-        """What the latest update measured, summed over its tokens: float64 [MEASURES]; zeros for other ranks' share."""
-        return self.measured[indices].sum(0)
+    def take_sums(self) -> Tensor:
+        """What the update measured, summed over this rank's tokens: float64 [MEASURES]. The next one starts at 0."""
+        sums = self.measured.sum(0)
+        self.measured.zero_()
+        return sums
 
     def own_loss(self, sums: Tensor, tokens: float) -> float:
         """The loss that these sums make, a mean over tokens."""

@@ -113,8 +113,9 @@ def _place(parameter: Tensor | None, tensor: Tensor, name: str) -> Tensor | None
 
 
 def _layers(model: Any) -> dict[str, Any]:
-    """Adapted layers by their names in the base model."""
-    return {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    """Layers that one of both adapts, by their names in the base model."""
+    layers = ((name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer))
+    return {name: layer for name, layer in layers if _adapters(layer)}
 
 
 def _adapters(layer: Any) -> list[str]:

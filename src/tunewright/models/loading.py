@@ -16,6 +16,7 @@ from tunewright.data.labels import LabelSpec
 from tunewright.errors import ModelError
 from tunewright.models import writers
 from tunewright.models.adapters import adapter_base, adapter_shapes, check_head, count_labels
+from tunewright.models.calibrated import read_calibrated
 from tunewright.models.finding import BaseModel as BaseModel
 from tunewright.models.finding import from_hub
 from tunewright.models.finding import resolve_base as resolve_base  # the other half of `load_base`
@@ -138,7 +139,8 @@ def load_saved(folder: Path | str, device: str = "cpu", *, endpoint: str | None 
     loaded.model.to(device).eval()
     tokenizer = loaded.tokenizer
     longest = tokenizer.model_max_length if tokenizer.model_max_length < 1 << 20 else None
-    return replace(loaded, max_length=longest, truncate=tokenizer.truncation_side)
+    read = read_calibrated(path, loaded.labels.names) if loaded.labels is not None else loaded.calibrated
+    return replace(loaded, max_length=longest, truncate=tokenizer.truncation_side, calibrated=read)
 
 
 def _saved_whole(path: Path) -> Loaded:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import ModelError
 from tunewright.models.adapters import check_tensors
+from tunewright.models.calibrated import Calibrated
 from tunewright.models.quiet import quiet
 
 VOCABULARIES = (
@@ -61,6 +62,7 @@ class Loaded:
     max_length: int | None = None
     truncate: str = "right"
     kind: Kind = "classifier"
+    calibrated: Calibrated = Calibrated()  # of a classifier that was saved with it
 
 
 # ---- config and weights ----

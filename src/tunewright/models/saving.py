@@ -102,7 +102,9 @@ def _save_only_adapter(model: Any, folder: Path, base: BaseModel) -> None:
     config.base_model_name_or_path = base.hub_id if base.kind == "hub" else base.path
     config.revision = base.revision
     try:
-        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(
+            str(folder), safe_serialization=True, save_embedding_layers=False, selected_adapters=[NEW]
+        )
     finally:
         config.base_model_name_or_path, config.revision = own
     _drop_readme(folder)

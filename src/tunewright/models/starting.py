@@ -98,12 +98,16 @@ def add_beside(model: Any, config: Any) -> Any:
         model.add_adapter(NEW, config)
         model.set_adapter(NEW)  # what PEFT calls the active one, of which it can only name one
     for layer in _adapted(model):
-        # So that nothing of PEFT's that switches adapters off and on makes the start learn.
-        layer.frozen_peft_weight_names = {START: layer.adapter_layer_names}
+        leave_frozen(layer, START)
         layer.set_adapter([name for name in (START, NEW) if name in layer.lora_A])
         if START in layer.lora_A:
             layer.lora_dropout[START] = nn.Identity()  # it was tuned with dropout, and now it only answers
     return model
+
+
+def leave_frozen(layer: Any, name: str) -> None:
+    """Nothing of PEFT's that switches adapters off and on shall make this one learn."""
+    layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, name: layer.adapter_layer_names}
 
 
 # ---- the reference ----
@@ -131,14 +135,15 @@ def reference_of(model: Any) -> Generator[None]:
             layer.set_adapter(active, inference_mode=True)
         for whole, was_off in wholes:
             whole.enable_adapters(not was_off)
-        _learn_only(model, learns)
+        learn_only(model, learns)
 
 
 def _adapted(model: Any) -> Iterable[Any]:
     return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
 
 
-def _learn_only(model: Any, names: Collection[str]) -> None:
+def learn_only(model: Any, names: Collection[str]) -> None:
+    """These parameters require a gradient, and no other."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 

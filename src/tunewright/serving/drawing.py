@@ -7,6 +7,7 @@ a start after an interruption draws only what is missing. `rank sample` calls th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from tunewright.data.pairs_tokens import pair_rows
 from tunewright.data.prompts import prompt_format
 from tunewright.data.row_reading import TemplateReading, answers_of
 from tunewright.data.templates import value_text
-from tunewright.data.written import Format, kept_in
+from tunewright.data.written import Format, kept_in, recognise
 from tunewright.data.written_tokens import RowEncoder
 from tunewright.errors import DataError, UsageError
 from tunewright.models.sampling import Sampling
@@ -60,20 +61,32 @@ def ask(
     source: Source,
     *,
     template: str | None = None,
+    completion: str | None = None,
     kept: Format | None = None,
     limit: int | None = None,
 ) -> Asked:
     """Put the prompts of a source into the store. `kept`: the format of the models, where one kept it.
 
-    Equal prompts are one. Raises DataError naming the row, RecipeError for a template that can't be.
+    `template` is that of a prompt, unless `completion` names the column that it ends in. Equal prompts are one. Raises
+    DataError naming the row, RecipeError for a template that can't be.
     """
-    form = prompt_format(source, template, kept)
+    form = _format(source, template, completion, kept)
     prompts: dict[str, Row] = {}
     with store.together():
         for row in itertools.islice(source.rows(), limit):
             id = store.add_prompt(said(form.prompt(row)), row.where, values=row.values)
             prompts.setdefault(id, row)
     return Asked(form, tuple(prompts.items()))
+
+
+def _format(source: Source, template: str | None, completion: str | None, kept: Format | None) -> Format:
+    """As the models were tuned, else as training would read the rows, else the column of prompts."""
+    if completion is not None:
+        return recognise(source, template=template, completion=completion)
+    if template is None and kept is None:
+        with contextlib.suppress(DataError):  # rows without completions, or comparisons
+            return recognise(source)
+    return prompt_format(source, template, kept)
 
 
 def kept_format(folder: Path) -> Format | None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from tunewright.data.written import PROMPT_FORMAT
 from tunewright.errors import MachineError, ModelError, TunewrightError, UsageError
 from tunewright.models import packaged
+from tunewright.models.calibrated import FILE as CALIBRATION
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import load_saved
@@ -87,9 +88,10 @@ def _merge(model_folder: Path, folder: Path) -> None:
 
 
 def _keep_format(model_folder: Path, folder: Path) -> None:
-    """How prompts are made goes where the model goes."""
-    if (model_folder / PROMPT_FORMAT).is_file():
-        shutil.copy2(model_folder / PROMPT_FORMAT, folder / PROMPT_FORMAT)
+    """How prompts are made, and how sure answers are, goes where the model goes."""
+    for name in (PROMPT_FORMAT, CALIBRATION):
+        if (model_folder / name).is_file():
+            shutil.copy2(model_folder / name, folder / name)
 
 
 def _probe(vocabulary: int, max_length: int | None) -> list[list[int]]:

@@ -10,7 +10,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +26,12 @@ from tunewright.data.reading import open_file
 from tunewright.data.survey import text_of
 from tunewright.data.tokenizing import encode_texts
 from tunewright.errors import DataError, ModelError
+from tunewright.evaluation.calibration import scaled
 from tunewright.evaluation.metrics import probabilities
+from tunewright.evaluation.thresholds import UNKNOWN, decide
 from tunewright.learning.tensors import load_weights
 from tunewright.models import architectures
+from tunewright.models.calibrated import Calibrated
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, Loaded, load_base, load_saved, resolve_base
@@ -45,12 +48,14 @@ ANSWER = ("prediction", "probabilities")  # the columns that each row gets
 class Prediction:
     """What the model says of one text."""
 
-    prediction: str | float | list[str]  # a label, a number, or the labels that hold
+    prediction: str | float | list[str] | None  # a label, a number, or the labels that hold; None: it doesn't know
     probabilities: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __str__(self) -> str:
         if isinstance(self.prediction, float):
             return f"{self.prediction:.3f}"
+        if self.prediction is None:
+            return f"don't know {max(self.probabilities.values()):.2f}"
         if isinstance(self.prediction, list):
             return ", ".join(self.prediction) or "none"
         return f"{self.prediction} {self.probabilities[str(self.prediction)]:.2f}"
@@ -66,6 +71,7 @@ class Predictor:
     max_length: int
     truncate: Side
     forward: Forward
+    calibrated: Calibrated = Calibrated()
 
     @classmethod
     def load(cls, model: Path | str, device: str = "auto", *, weights: Path | None = None) -> Predictor:
@@ -80,6 +86,7 @@ class Predictor:
         if weights is not None:
             check_headers(weights)
             load_weights(loaded.model, load_file(weights / "weights.safetensors"))
+            loaded = replace(loaded, calibrated=Calibrated())  # it was fitted to the final model
         return cls._of(loaded)
 
     @classmethod
@@ -100,8 +107,9 @@ class Predictor:
     def _of(cls, loaded: Loaded) -> Predictor:
         assert loaded.labels is not None
         forward = Forward.checked(loaded.model)
+        side = cast(Side, loaded.truncate)
         return cls(
-            loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), cast(Side, loaded.truncate), forward
+            loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), side, forward, loaded.calibrated
         )
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
@@ -128,11 +136,14 @@ class Predictor:
     def _prediction(self, logits: np.ndarray) -> Prediction:
         if self.labels.kind == "number":
             return Prediction(float(logits[0]))
-        shares = probabilities(logits[None], self.labels.kind)[0]
-        named = {name: float(share) for name, share in zip(self.labels.names, shares, strict=True)}
-        if self.labels.kind == "multi":
-            return Prediction([name for name, share in named.items() if share >= 0.5], named)
-        return Prediction(self.labels.names[int(shares.argmax())], named)
+        names, kind, rule = self.labels.names, self.labels.kind, self.calibrated
+        shares = probabilities(scaled(logits[None], rule.temperature), kind)
+        named = {name: float(share) for name, share in zip(names, shares[0], strict=True)}
+        limits = {names.index(name): value for name, value in rule.thresholds.items()}
+        said = decide(shares, kind, limits, rule.abstain_below)[0]
+        if kind == "multi":
+            return Prediction([name for name, holds in zip(names, said, strict=True) if holds], named)
+        return Prediction(None if said == UNKNOWN else names[int(said)], named)
 
 
 def which_device(device: str) -> str:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from tunewright.data.comparison_reading import COMPLETION, PROMPT
 from tunewright.data.comparison_tokens import ComparisonDataset
+from tunewright.data.comparisons import recognised
 from tunewright.data.examples import Row, Splits
 from tunewright.data.preparing import Tokenized
 from tunewright.data.prompts import prompt_text, tokenize_prompts
@@ -34,7 +35,7 @@ from tunewright.data.written import PROMPT_FORMAT, Format, kept_in
 from tunewright.data.written_tokens import RowEncoder
 from tunewright.defaults import Facts
 from tunewright.errors import ModelError, StoppedError
-from tunewright.evaluation import alignment, direct_preferences, preferences
+from tunewright.evaluation import alignment, direct_preferences
 from tunewright.learning.direct_preference import DirectPreference, completion_logprobs
 from tunewright.learning.loop import FitState
 from tunewright.learning.rollouts import Asked, Ending
@@ -72,10 +73,10 @@ class AlignDpo:
         """Read, and hold out prompts. Raises DataError naming file, row and column, RecipeError, ModelError."""
         source = resolve_base(recipe.model, recipe.revision, runs)
         tuned, _ = kept_in(Path(source.path))
-        parts, said = ComparedParts.of(recipe, splits), ()
-        if tuned is not None and recipe.data.template is None and not parts.train.format.talks:
-            form, said = as_tuned(tuned, next(parts.train.groups()).rows[0])
-            parts = parts if form is None else ComparedParts.of(recipe, splits, form)
+        form, said = None, ()
+        if tuned is not None and recipe.data.template is None and not recognised(splits.train)[0].talks:
+            form, said = as_tuned(tuned, next(iter(splits.train.rows())))
+        parts = ComparedParts.of(recipe, splits, form)
         return cls(recipe, runs, splits, parts, tuned, (*parts.said, *said))
 
     @property
@@ -194,7 +195,7 @@ class AlignDpo:
         return HIGHER_IS_BETTER[metric]
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.parts)
+        return {**describe(self.parts), "kind": "align"}
 
     def header(self, recipe: Recipe) -> tuple[str, str]:
         read = f"{self.format.name}, prompts cut on the {recipe.data.truncate} at {recipe.data.max_length} tokens"
@@ -208,7 +209,7 @@ class AlignDpo:
         (folder / PROMPT_FORMAT).write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-HIGHER_IS_BETTER = alignment.HIGHER_IS_BETTER | direct_preferences.HIGHER_IS_BETTER | preferences.HIGHER_IS_BETTER
+HIGHER_IS_BETTER = alignment.HIGHER_IS_BETTER | direct_preferences.HIGHER_IS_BETTER
 
 
 def _prompts(asked: list[tuple[Row, Asked]], encoder: RowEncoder, parts: ScoringParts) -> Prompts:

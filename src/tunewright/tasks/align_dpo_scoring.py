@@ -3,14 +3,14 @@
     validation comparisons ─log π − log π_ref─▶ implicit rewards ─▶ judged as a reward model's scores are
     their prompts ─answered before and after─▶ judged as for PPO: distance, readability, a judge that training never saw
 
-The untrained model is the reference, so before is known without a look: every implicit reward is 0.
+The untrained model is the reference, so what it prefers is known without a look: nothing.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,18 @@ from tunewright.data.comparison_tokens import ComparisonDataset
 from tunewright.data.comparisons import Comparisons
 from tunewright.evaluation import direct_preferences, preferences
 from tunewright.evaluation.preferences import LengthRival, Scored
+from tunewright.evaluation.statistics import Paired
 from tunewright.learning.direct_preference import completion_logprobs
 from tunewright.models.starting import Reference
+from tunewright.recording import read_jsonl
 from tunewright.tasks.align_scoring import AlignScorer, HeldOut
 from tunewright.tasks.reward_scoring import completion_text, readable
 from tunewright.tasks.rewards import MixedReward
 from tunewright.tasks.task import ScoringParts
 
 NO_REWARD = MixedReward((), (), ())  # which finds every completion worth 0
-_BY_REWARD = ("score", "probability", "reward", "win_rate")  # what it is then said to find
+_BY_REWARD = ("score", "probability", "reward", "win_rate", "score_before", "probability_before")  # what it then says
+WRITTEN, COMPARED = "predictions/validation.jsonl", "predictions/comparisons.jsonl"
 
 
 class DirectPreferenceScorer:
@@ -56,9 +59,8 @@ class DirectPreferenceScorer:
     def score(self, first: bool) -> dict[str, float]:
         """Metrics of the validation comparisons, and of the answers to their prompts, now."""
         written = _unrewarded(self.written.score(first))
-        self.rewards = self._rewards(first)
-        scored = Scored.of(self.validation, self.rewards)
-        return preferences.metrics(scored) | direct_preferences.metrics(scored, self.beta) | written
+        self.rewards = np.zeros(int(self.validation.num_texts.sum())) if first else self._rewards()
+        return direct_preferences.metrics(Scored.of(self.validation, self.rewards), self.beta) | written
 
     def keep(self, name: str) -> None:
         """Rewards and answers survive a kill: the final table needs those of the best step."""
@@ -77,34 +79,33 @@ class DirectPreferenceScorer:
         written = self.written.finish()
         rewards = self._kept("validation")
         scored = Scored.of(self.validation, rewards)
-        rival = LengthRival.fitted(*_lengths(self.train))
-        body = preferences.judge(scored, rival, self.comparisons.annotators, samples, seed)
-        changes = direct_preferences.metrics(scored, self.beta)
         ends = direct_preferences.intervals(scored, self.beta, samples, seed)
-        body["metrics"] |= changes | _unrewarded(written["metrics"])
-        body["intervals"] |= {name: one.to_json() for name, one in ends.items()} | _unrewarded(written["intervals"])
-        body["notes"] += direct_preferences.notes(changes, ends)
-        body["answered_rows"] = len(self.written.numbers)
-        recorder.write("evaluation.json", json.dumps(body, ensure_ascii=False))
-        recorder.write_rows("predictions/comparisons.jsonl", self._predictions(rewards))
-        return {
-            "metrics": body["metrics"],
-            "intervals": body["intervals"],
-            "baseline": body["baseline"],
-            "comparison": self._comparison(written["comparison"], scored, body["metrics"], samples, seed),
+        if warning := direct_preferences.warning(ends):
+            recorder.say(warning, "warning")
+        judged = preferences.judge(scored, self._rival(), self.comparisons.annotators, samples, seed)
+        metrics = direct_preferences.metrics(scored, self.beta) | _unrewarded(written["metrics"])
+        found = {
+            "metrics": metrics,
+            "intervals": {name: one.to_json() for name, one in ends.items()} | _unrewarded(written["intervals"]),
+            "baseline": judged["baseline"],
+            "length": judged["length"],
+            "annotators": judged["annotators"],
+        }
+        counts = {"num_rows": len(self.validation), "answered_rows": len(self.written.numbers)}
+        kept = {name: judged[name] for name in ("comparisons", "ties", "reliability", "notes")}
+        recorder.write("evaluation.json", json.dumps({"kind": "align", **counts, **kept, **found}, ensure_ascii=False))
+        self._write_rows(rewards)
+        return found | {
+            "comparison": self._comparison(written["comparison"], scored, metrics, samples, seed),
             "forgetting": written["forgetting"],
-            "length": body["length"],
-            "annotators": body["annotators"],
-            "comparisons": {"judged": body["comparisons"], "ties": body["ties"]},
+            "comparisons": {"judged": judged["comparisons"], "ties": judged["ties"]},
             "alignment": self._described(written["alignment"]),
         }
 
     # ---- parts ----
 
-    def _rewards(self, first: bool) -> np.ndarray:
-        if first:
-            return np.zeros(int(self.validation.num_texts.sum()))
-        assert self.ref_logprobs is not None, "learning tells what the reference thinks"
+    def _rewards(self) -> np.ndarray:
+        assert self.ref_logprobs is not None, "whoever learns says what the reference thinks"
         parts = self.parts
         now = completion_logprobs(
             parts.forward,
@@ -118,49 +119,52 @@ class DirectPreferenceScorer:
     def _kept(self, name: str) -> np.ndarray:
         return load_file(self.parts.recorder.folder / "predictions" / f"{name}-rewards.safetensors")["rewards"].numpy()
 
+    def _rival(self) -> LengthRival:
+        """Length alone, as the training comparisons teach it."""
+        scored = Scored.of(self.train, np.zeros(int(self.train.num_texts.sum())))
+        return LengthRival.fitted(scored.length_ratios, scored.weights)
+
     def _comparison(
-        self, written: Mapping[str, Any] | None, after: Scored, metrics: dict[str, float], samples: int, seed: int
+        self, written: Mapping[str, Any] | None, scored: Scored, after: dict[str, float], samples: int, seed: int
     ) -> dict[str, Any] | None:
-        """With the untrained model, where its answers are known: it prefers nothing."""
+        """Before and after, where the untrained model's answers are known."""
         if written is None:
             return None
-        start = Scored.of(self.validation, self._rewards(first=True))
-        before = preferences.metrics(start) | direct_preferences.metrics(start, self.beta)
-        found = {
-            "before": before | _unrewarded(written["before"]),
-            "after": metrics,
-            "paired": _unrewarded(written["paired"]),
+        ranked = direct_preferences.paired(scored, self.beta, samples, seed)
+        return {
+            "before": direct_preferences.at_the_start(scored) | _unrewarded(written["before"]),
+            "after": after,
+            "paired": {name: _paired_json(one) for name, one in ranked.items()} | _unrewarded(written["paired"]),
         }
-        decided = after.decided
-        if not decided.any():
-            return found
-        test = preferences.paired(
-            start.differences[decided], after.differences[decided], after.prompts[decided], samples, seed
-        )
-        return found | {"fixed": test.fixed, "broke": test.broke, "p_value": test.p_value}
 
     def _described(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """Method and judge, in the words of PPO's runs, so that they can stand side by side."""
         found = {name: value for name, value in written.items() if name not in ("kl_coef", "reward")}
         return found | {"beta": self.beta, "win_rates": _unrewarded(written["win_rates"])}
 
-    def _predictions(self, rewards: np.ndarray) -> Iterator[dict[str, Any]]:
+    def _write_rows(self, rewards: np.ndarray) -> None:
+        """Answers and comparisons, for people who read them."""
+        recorder = self.parts.recorder
+        if recorder.writes:
+            answers = [_unrewarded(row) for row in read_jsonl(recorder.folder / WRITTEN)]
+            recorder.write_rows(WRITTEN, iter(answers))
+            recorder.write_rows(COMPARED, self._compared_rows(rewards))
+
+    def _compared_rows(self, rewards: np.ndarray) -> Iterator[dict[str, Any]]:
         """One row per validation prompt: its completions, their implicit rewards, and how people compared them."""
-        every = enumerate(self.comparisons.groups())
-        wanted = set(map(int, self.rows))
-        groups = (group for number, group in itertools.takewhile(lambda at: at[0] <= max(wanted), every)
-                  if number in wanted)  # fmt: skip
-        for group, own in zip(groups, np.split(rewards, np.cumsum(self.validation.num_texts)[:-1]), strict=True):
-            yield {
-                "row": group.where,
-                "prompt": readable(self.comparisons.format, group.rows[0]),
-                "completions": [completion_text(row) for row in group.rows],
-                "scores": [round(float(reward), 6) for reward in own],
-                "comparisons": [
-                    {"better": pair.better, "worse": pair.worse, "weight": pair.weight, "annotator": pair.annotator}
-                    for pair in group.pairs
-                ],
-            }
+        own = dict(zip(self.rows.tolist(), np.split(rewards, np.cumsum(self.validation.num_texts)[:-1]), strict=True))
+        for number, group in enumerate(self.comparisons.groups()):
+            if number in own:
+                yield {
+                    "row": group.where,
+                    "prompt": readable(self.comparisons.format, group.rows[0]),
+                    "completions": [completion_text(row) for row in group.rows],
+                    "rewards": [round(float(reward), 6) for reward in own[number]],
+                    "comparisons": [
+                        {"better": pair.better, "worse": pair.worse, "weight": pair.weight, "annotator": pair.annotator}
+                        for pair in group.pairs
+                    ],
+                }
 
 
 def _unrewarded(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +177,5 @@ def _compared(part: Any) -> ComparisonDataset:
     return part
 
 
-def _lengths(dataset: ComparisonDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Ratios of lengths and weights of all comparisons, [P] each."""
-    scored = Scored.of(dataset, np.zeros(int(dataset.num_texts.sum())))
-    return scored.length_ratios, scored.weights
+def _paired_json(one: Paired) -> dict[str, Any]:
+    return asdict(one) | {"interval": one.interval.to_json()}

@@ -19,10 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from tunewright.data.examples import Row
+from tunewright.data.values import plain
 from tunewright.data.written_tokens import RowEncoder, WrittenDataset
 from tunewright.errors import DataError
 from tunewright.evaluation import alignment
 from tunewright.evaluation.alignment import AlignScores, Completions, WinRate
+from tunewright.evaluation.report_align import HELD_OUT_PROMPTS
 from tunewright.evaluation.statistics import Paired
 from tunewright.learning.rollouts import Asked, Ending, PromptSource
 from tunewright.models.divergence import divergences
@@ -124,6 +126,8 @@ class AlignScorer:
         }
         recorder.write("evaluation.json", json.dumps(body, ensure_ascii=False))
         recorder.write_rows("predictions/validation.jsonl", self._predictions(after, before))
+        asked = (self.held_out.prompts.asked(number) for number in self.numbers)
+        recorder.write_rows(HELD_OUT_PROMPTS.as_posix(), (_as_json(one.values) for one in asked))
         old = self._scores(before, None) if before else None
         return {
             "metrics": body["metrics"],
@@ -303,6 +307,11 @@ def reward_words(source: RewardRecipe) -> str:
 def _same_source(one: RewardRecipe | None, other: RewardRecipe) -> bool:
     """Whether two rewards ask the same model, or follow the same rules: weights and scales make no other judge."""
     return one is not None and (one.model, one.classifier, one.rules) == (other.model, other.classifier, other.rules)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's columns; what JSON can't hold, a date for example, as text."""
+    return json.loads(json.dumps({name: plain(value) for name, value in values.items()}, default=str))
 
 
 def _comparison(before: AlignScores, after: AlignScores, samples: int, seed: int) -> dict[str, Any]:

@@ -6,9 +6,10 @@ the loop that aligns, by its scorer, and for `evaluation.judge`; knows nothing o
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ from tunewright.data.tokenizing import encode_texts
 from tunewright.errors import DataError, ModelError, NetworkError, RecipeError, did_you_mean
 from tunewright.learning.rollouts import Asked
 from tunewright.models.finding import resolve_base
+from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
+from tunewright.models.sharing import SharedBody, share_body
 from tunewright.recipe_align import RewardRecipe, RuleRecipe
 from tunewright.serving.predict import Predictor
 from tunewright.serving.reward_model import RewardModel
@@ -35,6 +38,10 @@ class Source(Protocol):
 
     def check(self, prompts: Sequence[Asked]) -> None:
         """Raises what scoring would raise because of these prompts' rows."""
+        ...
+
+    def sharing(self, policy: Forward) -> Source:
+        """The same on the policy's body, where its model stands on the same base; else as it is."""
         ...
 
 
@@ -66,6 +73,13 @@ class MixedReward:
         for source in self.sources:
             source.check(prompts)
         self(prompts[:1], ["" for _ in prompts[:1]])
+
+    def sharing(self, policy: Forward) -> MixedReward:
+        """The same with every model that stands on the policy's base answering from its layers: a model less in memory.
+
+        Call it once the policy computes in its precision, and forget this one.
+        """
+        return replace(self, sources=tuple(source.sharing(policy) for source in self.sources))
 
 
 def build_reward(
@@ -122,11 +136,19 @@ class ModelScore:
     """What a reward model says, normalised as it was saved."""
 
     model: RewardModel
+    body: SharedBody | None = None  # None: its own
 
     def scores(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
-        return self.model.score([self._asked(prompt) for prompt in prompts], completions)
+        with self.body.answering() if self.body else contextlib.nullcontext():
+            return self.model.score([self._asked(prompt) for prompt in prompts], completions)
 
     def check(self, prompts: Sequence[Asked]) -> None: ...
+
+    def sharing(self, policy: Forward) -> ModelScore:
+        body = share_body(policy, self.model.model)
+        if body is None:
+            return self
+        return ModelScore(replace(self.model, model=body.forward.model, forward=body.forward), body)
 
     def _asked(self, prompt: Asked) -> Any:
         """The row, where it has the columns that the reward model learnt prompts from; else what the policy was asked.
@@ -144,6 +166,7 @@ class ClassifierScore:
     place: int  # of the label among the classifier's
     reads_prompt: bool
     in_log_odds: bool
+    body: SharedBody | None = None  # None: its own
 
     def scores(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
         if not self.in_log_odds:
@@ -156,9 +179,17 @@ class ClassifierScore:
 
     def check(self, prompts: Sequence[Asked]) -> None: ...
 
+    def sharing(self, policy: Forward) -> ClassifierScore:
+        body = share_body(policy, self.predictor.model)
+        if body is None:
+            return self
+        predictor = replace(self.predictor, model=body.forward.model, forward=body.forward)
+        return replace(self, predictor=predictor, body=body)
+
     def _log_odds(self, prompts: Sequence[Asked], completions: Sequence[str]) -> np.ndarray:
         """log p − log(1 − p), float64 [B]; from the logits, since 1 − p is 0 long before they end."""
-        logits = predict_logits(self.predictor.forward, self._ids(prompts, completions)).astype(np.float64)
+        with self.body.answering() if self.body else contextlib.nullcontext():
+            logits = predict_logits(self.predictor.forward, self._ids(prompts, completions)).astype(np.float64)
         if not np.isfinite(logits).all():
             raise ModelError("the classifier answers NaN or infinity; its weights are damaged", field="reward")
         chosen = logits[:, self.place]
@@ -199,6 +230,9 @@ class Rules:
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         return np.array(given, np.float64)
+
+    def sharing(self, policy: Forward) -> Rules:
+        return self
 
     def check(self, prompts: Sequence[Asked]) -> None:
         for column in (rule.exact for rule in self.rules if rule.exact is not None):

@@ -41,10 +41,10 @@ def ranking_app(desk: Desk, entrance: Entrance) -> Guard:
         ("GET", "/", ranking.sheet),
         ("POST", "/judgements", ranking.judge),
         ("POST", "/undo", ranking.undo),
-        ("GET", "/name", ranking.name_page),
-        ("POST", "/name", ranking.take_name),
         ("GET", "/quality", quality.quality_page),
     ]
+    if desk.annotator is None:
+        routes += [("GET", "/name", ranking.name_page), ("POST", "/name", ranking.take_name)]
     if desk.writes:
         routes += [
             ("GET", "/write", writing.writing_page),
@@ -52,20 +52,15 @@ def ranking_app(desk: Desk, entrance: Entrance) -> Guard:
             ("POST", "/demonstrations/undo", writing.undo_writing),
         ]
     files = {name: _file(name) for name in FILES}
-    return Guard(
-        Starlette(
-            routes=[
-                *(Route(path, _endpoint(handler, desk, pages), methods=[method]) for method, path, handler in routes),
-                *(Route(f"/static/{name}", _static(file), methods=["GET"]) for name, file in files.items()),
-            ],
-            exception_handlers={
-                HTTPException: _problem(desk, pages),
-                TunewrightError: _problem(desk, pages),
-                Exception: _problem(desk, pages),
-            },
-        ),
-        entrance,
+    app = Starlette(
+        routes=[
+            *(Route(path, _endpoint(handler, desk, pages), methods=[method]) for method, path, handler in routes),
+            *(Route(f"/static/{name}", _static(file), methods=["GET"]) for name, file in files.items()),
+        ],
+        exception_handlers=dict.fromkeys((HTTPException, TunewrightError, Exception), _problem(desk, pages)),
     )
+    app.router.redirect_slashes = False
+    return Guard(app, entrance)
 
 
 # ---- a request to a handler, its answer to a response ----

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
+from tunewright.data.judgement_checks import known_name
 from tunewright.data.judgement_records import Progress
 from tunewright.data.judgements import Judgements
+from tunewright.errors import UsageError
 from tunewright.evaluation.judgement_quality import Quality, quality
 from tunewright.web.forms import Form
 
@@ -56,7 +58,7 @@ class Desk:
     guidelines_html: str = ""
     writes: bool = False  # whether people also write completions
     store_name: str = "judgements.db"  # as in the commands that pages tell
-    annotator: str | None = None  # of a browser that hasn't said another name
+    annotator: str | None = None  # who judges; None: each browser says its own
     measured: Measured = field(default_factory=Measured)
     now: Callable[[], float] = time.time
 
@@ -93,8 +95,13 @@ Handler: TypeAlias = Callable[[Desk, Call], Answer]
 
 
 def annotator_of(cookie: str | None, desk: Desk) -> str:
-    """The name that a browser said before, the server's own for one that hasn't, or nothing."""
-    return unquote(cookie) if cookie else desk.annotator or ""
+    """The one name of this server, else what the browser said before; empty for none, and for what can't be one."""
+    if desk.annotator is not None:
+        return desk.annotator
+    try:
+        return known_name(unquote(cookie or ""))
+    except UsageError:
+        return ""
 
 
 def as_cookie(name: str) -> str:

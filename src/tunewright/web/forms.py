@@ -49,6 +49,8 @@ class Form:
 async def read_form(request: Request) -> Form:
     """The body as fields. UsageError for what isn't a form or JSON object, and for more than the limits."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not kind and request.headers.get("content-length") == "0":
+        return Form()
     if kind not in ("application/x-www-form-urlencoded", "application/json"):
         expected = "expected application/x-www-form-urlencoded or application/json"
         raise UsageError(f'the content type is "{kind}"; {expected}', field="content-type")

@@ -13,8 +13,7 @@ import hashlib
 import ipaddress
 import secrets
 from dataclasses import dataclass
-from html import escape
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -101,7 +100,7 @@ class Guard:
         if refusal := refused(asked, self.entrance):
             await _say(refusal, asked)(scope, receive, sending)
         elif asked.tokens and asked.method != "POST":
-            await _enter(asked.path, self.entrance)(scope, receive, sending)
+            await _enter(self.entrance)(scope, receive, sending)
         else:
             await self.app(scope, receive, sending)
 
@@ -112,7 +111,6 @@ class _Asked:
     def __init__(self, scope: Scope) -> None:
         self._headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
         self.arrived_at = _address(scope.get("server"))
         query = scope.get("query_string", b"").decode("latin-1")
         self.tokens = parse_qs(query, keep_blank_values=True).get("token", [])
@@ -186,15 +184,14 @@ def _address(server: object) -> str | None:
     return str(address)
 
 
-def _enter(path: str, entrance: Entrance) -> Response:
+def _enter(entrance: Entrance) -> Response:
     """Keep the key in a cookie and take it out of the address.
 
     By a page that moves on, not a redirect: after a link from elsewhere a browser keeps a strict cookie back from the
     whole chain of redirects, but not from a step that our own page makes.
     """
-    place = escape(quote(path) if path.startswith("/") and not path.startswith("//") else "/")
-    move = f'<meta http-equiv="refresh" content="0; url={place}">'
-    answer = HTMLResponse(_page("Come in", f'<p><a href="{place}">Go on</a></p>', move))
+    move = '<meta http-equiv="refresh" content="0; url=/">'
+    answer = HTMLResponse(_page("Come in", '<p><a href="/">Go on</a></p>', move))
     answer.set_cookie(entrance.cookie, entrance.token, path="/", httponly=True, samesite="strict")
     return answer
 
