@@ -72,6 +72,8 @@ class DataRecipe(Part):
     """Column that holds the accepted answers, where there are several (generate); default: the completion."""
     learn: Literal["completion", "all", "assistant"] | Auto = "auto"
     """What is learnt: the completion, everything, or each answer of the assistant; auto: what the format is for."""
+    empty: Literal["refuse", "drop"] = "refuse"
+    """Rows without a completion (generate): refuse names the first one, drop leaves them out and counts them."""
     margin: str | None = None
     """Column that holds by how much the chosen completion is better (reward)."""
     mask: Literal["tokens", "words"] = "tokens"
@@ -218,6 +220,7 @@ ONLY_FOR = {
     "data.labels": ("classify",),
     "data.template": ("generate", "reward", "align"),
     "data.completion": ("generate",),
+    "data.empty": ("generate",),
     "data.margin": ("reward",),
     "data.references": ("generate",),
     "data.learn": ("generate",),

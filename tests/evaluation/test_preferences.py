@@ -107,11 +107,11 @@ def test_scores_that_are_length_know_no_more_than_length():
     ratios = generator.normal(0.3, 0.5, 200)
     ours = scored(3 * ratios, ratios=ratios)
     facts = preferences.length_facts(ours, LengthRival(1.0))
-    assert facts["difference"] == pytest.approx(0, abs=0.02) and "can't be told" in facts["words"]
+    assert facts["difference"] == pytest.approx(0, abs=0.02) and "no sure sign" in facts["words"]
     assert facts["spearman"] > 0.95 and facts["scores_prefer_longer"] > 0.95
     assert facts["people_prefer_longer"] == pytest.approx(np.mean(ratios > 0), abs=0.02)
     unlike = preferences.length_facts(scored(np.ones(200), ratios=ratios), LengthRival(1.0))
-    assert unlike["p_value"] < 0.001 and unlike["words"].startswith("it knows more than length: accuracy 1.000")
+    assert unlike["p_value"] < 0.003 and unlike["words"].startswith("it knows more than length: accuracy 1.000")
     worse = preferences.length_facts(scored(-np.ones(200), ratios=np.ones(200)), LengthRival(1.0))
     assert worse["words"].startswith("it is worse than choosing by length")
 

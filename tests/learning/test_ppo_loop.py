@@ -91,14 +91,14 @@ class Killed(BaseException):
     """As SIGKILL: nothing gets to clean up but what the interpreter unwinds."""
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", range(3))
 def test_killed_at_any_fault_point(tmp_path, monkeypatch, part):
     """Saves every second step; each file, sync and rename of them is a place to die."""
     settings = {"plan": small_ppo.but(checkpoint_every=2, evaluate_before=False, evaluate_every=100)}
     folder = tmp_path / "whole"
     points = passed(monkeypatch, lambda: small_ppo.run(folder, **settings))
     expected = small_ppo.run(tmp_path / "again", **settings)
-    for number in range(part * 5, len(points), 30):
+    for number in range(part * 17, len(points), 51):
         dead = tmp_path / str(number)
         with failing(monkeypatch, number, Killed()), pytest.raises(Killed):
             small_ppo.run(dead, **settings)
@@ -235,15 +235,16 @@ def test_evaluations_best_and_the_last_checkpoints(tmp_path):
 
 @pytest.mark.parametrize("ppo_plan", [small_ppo.PPO, small_ppo.GRPO], ids=["ppo", "grpo"])
 def test_it_learns(tmp_path, ppo_plan):
-    """Low tokens are rewarded: after 30 iterations most are low, and what was said is that it goes well."""
+    """Low tokens are rewarded: after 30 iterations most are low."""
     ppo_plan = replace(ppo_plan, rollouts_per_iteration=24, kl_coef=0.01, eos_penalty=0.0, temperature=1.0)
     plan = small_ppo.but(
-        total_steps=120, micro_batch_tokens=1000, learning_rate=2e-2, schedule="constant", evaluate_every=10**6
+        total_steps=120, micro_batch_tokens=1000, learning_rate=3e-3, schedule="constant", evaluate_every=10**6
     )
-    rows = [row for row in small_ppo.run(tmp_path, plan=plan, ppo_plan=ppo_plan).rows if "ppo/kl" in row]
+    recorded = small_ppo.run(tmp_path, plan=plan, ppo_plan=ppo_plan, make=lambda: small_ppo.model(method="full"))
+    rows = [row for row in recorded.rows if "ppo/kl" in row]
     scores = [row["ppo/score"] for row in rows]
     assert np.mean(scores[:2]) < 0.5 and np.mean(scores[-3:]) > 0.75
-    assert rows[-1]["ppo/kl"] > 0.5
+    assert rows[-1]["ppo/kl"] > 2
     if ppo_plan.method == "ppo":
         explained = [row["ppo/explained_variance"] for row in rows]
         assert np.mean(explained[-5:]) > np.mean(explained[:3])
@@ -251,7 +252,7 @@ def test_it_learns(tmp_path, ppo_plan):
 
 def test_distance_costs(tmp_path):
     """A dear nat keeps the policy near its reference."""
-    plan = small_ppo.but(total_steps=80, micro_batch_tokens=1000, schedule="constant", evaluate_every=10**6)
+    plan = small_ppo.but(total_steps=60, micro_batch_tokens=1000, schedule="constant", evaluate_every=10**6)
     ends = []
     for kl_coef in (0.0, 1.0):
         ppo_plan = small_ppo.ppo_but(rollouts_per_iteration=16, kl_coef=kl_coef)
@@ -295,15 +296,22 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(tmp_path, monke
 
 
 def test_a_policy_that_runs_away_is_stopped(tmp_path):
-    with pytest.raises(DivergedError, match=r"run away .* nats per completion at iteration 2, .*max_kl is 1e-09; .*kl_coef"):
-        small_ppo.run(tmp_path, ppo_plan=small_ppo.ppo_but(max_kl=1e-9), plan=small_ppo.but(schedule="constant"))
+    with pytest.raises(
+        DivergedError, match=r"run away .* nats per completion at iteration 2, .*max_kl is 1e-09; .*kl_coef"
+    ):
+        small_ppo.run(
+            tmp_path, ppo_plan=small_ppo.ppo_but(max_kl=1e-9, rollouts_per_iteration=16),
+            make=lambda: small_ppo.model(method="full"),
+        )  # fmt: skip
     assert CheckpointStore(tmp_path, {}).newest()[0].step == 4
     assert PpoPlan(rollouts_per_iteration=4, max_new_tokens=24).most_kl == 240
 
 
 def test_a_loss_that_is_no_number_leaves_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        PolicyObjective, "loss_of", lambda self, forward, batch, boundary: forward.hidden(batch.texts).sum() * float("nan")
+        PolicyObjective,
+        "loss_of",
+        lambda self, forward, batch, boundary: forward.hidden(batch.texts).sum() * float("nan"),
     )
     with pytest.raises(DivergedError, match=r"not a number at step 1 \(loss nan; rows \d+, \d+"):
         small_ppo.run(tmp_path)
@@ -316,7 +324,9 @@ def test_flat_scores_are_said_once(tmp_path):
         return np.full(len(completions), 3.0)
 
     said = small_ppo.run(tmp_path, reward=flat).said
-    assert said == ["iteration 1: all completions have the same score, so there is nothing to learn from; look at the reward"]
+    assert said == [
+        "iteration 1: all completions have the same score, so there is nothing to learn from; look at the reward"
+    ]
     said = small_ppo.run(tmp_path / "g", reward=flat, ppo_plan=small_ppo.GRPO).said
     assert len(said) == 1 and "completions of each prompt have the same score" in said[0]
 

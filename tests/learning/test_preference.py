@@ -30,7 +30,7 @@ DATA = made()
 
 
 def tensor(*values):
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float32)
 
 
 # ---- the formula ----
@@ -118,7 +118,8 @@ def test_loss_and_gradient_are_plain_autograds_however_a_step_is_cut(kind, centr
         assert loss == pytest.approx(expected.item(), abs=2e-5)
         found = gradients(model)
         for name, gradient in wanted.items():
-            torch.testing.assert_close(found[name], gradient, atol=2e-5, rtol=1e-3, msg=f"{kind} {name} {tokens}")
+            own = found.get(name, torch.zeros_like(gradient))  # of a key's bias, which nothing depends on
+            torch.testing.assert_close(own, gradient, atol=2e-5, rtol=1e-3, msg=f"{kind} {name} {tokens}")
 
 
 # ---- the boundary cache ----

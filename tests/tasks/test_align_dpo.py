@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import tiny, whole, writing
+from tests import faults, tiny, whole, writing
 from tunewright.data.examples import Row
 from tunewright.data.row_reading import TemplateReading, TextReading
 from tunewright.data.templates import Template
@@ -324,3 +326,40 @@ def test_a_model_that_does_not_write_is_refused(tmp_path):
     with pytest.raises(ModelError) as caught:
         start(tmp_path, base=str(whole.base("bert")))
     assert "doesn't write from left to right" in str(caught.value)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("when", ["before write", "before rename", "after rename"])
+def test_killed_while_the_reference_is_kept(when, tmp_path, monkeypatch):
+    """No checkpoint is there yet, so it begins anew, and measures anew: what lies there may be of other data."""
+    straight = start(tmp_path, name="straight")
+
+    def there(point: str) -> bool:
+        return point.startswith(when) and "reference.safetensors" in point
+
+    with faults.failing(monkeypatch, there, Killed()) as struck, pytest.raises(Killed):
+        start(tmp_path, name="broken")
+    assert struck
+    resumed = train(resume=next(tmp_path.glob("*broken*")).name, runs=tmp_path)
+    one, other = whole.tensors(straight.folder / "model"), whole.tensors(resumed.folder / "model")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    kept = [load_file(run.folder / align_dpo.REFERENCE) for run in (straight, resumed)]
+    assert all(torch.equal(tensor, kept[1][name]) for name, tensor in kept[0].items())
+
+
+def test_asked_to_stop_while_the_reference_is_measured(tmp_path, monkeypatch):
+    real = align_dpo.completion_logprobs
+
+    def interrupted(*arguments, before_batch, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, before_batch=before_batch, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(align_dpo, "completion_logprobs", interrupted)
+        with pytest.raises(StoppedError) as caught:
+            start(tmp_path, name="broken")
+    assert "before the first step" in str(caught.value) and caught.value.signal_number == signal.SIGTERM
+    assert train(resume=next(tmp_path.glob("*broken*")).name, runs=tmp_path).metrics["accuracy"] == 1.0

@@ -204,3 +204,33 @@ def test_plain_text_is_what_continue_reads(tmp_path):
         settings=writing.SETTINGS | {"evaluation.generate_rows": "auto", "training.epochs": 1.0},
     )  # fmt: skip
     assert run.summary["data"]["format"] == "plain text"
+
+
+def with_gaps() -> list[dict[str, str]]:
+    """Ten rows, two of them without a completion."""
+    made = writing.rows(10)
+    made[2]["verdict"], made[7]["verdict"] = "", "  "
+    return made
+
+
+def test_rows_without_a_completion_are_refused_or_dropped_by_choice(tmp_path):
+    settings = {**writing.SETTINGS, "data.template": writing.TEMPLATE, "training.max_steps": 2, "data.validation": 0.3}
+    settings.pop("training.epochs")
+    with pytest.raises(DataError, match='"verdict" is empty') as refused:
+        train(str(writing.base()), with_gaps(), task="generate", runs=tmp_path, settings=settings)
+    assert refused.value.where == "train:3"
+    run = train(
+        str(writing.base()), with_gaps(), task="generate", runs=tmp_path, settings={**settings, "data.empty": "drop"}
+    )
+    data = run.summary["data"]
+    assert data["train_rows"] + data["validation_rows"] == 8
+    assert "2 rows of train left out: nothing to learn in train:3, train:8" in run.summary["notes"]
+    judged = {row["row"] for row in whole.lines(run.folder, "predictions/validation.jsonl")}
+    assert judged <= {f"train:{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10)}, "rows keep their place in the file"
+
+
+def test_nothing_but_rows_without_a_completion_is_an_error(tmp_path):
+    rows = [{"film": row["film"], "verdict": ""} for row in writing.rows(6)]
+    with pytest.raises(DataError, match="no row has a completion"):
+        train(str(writing.base()), rows, task="generate", runs=tmp_path,
+              settings={**writing.SETTINGS, "data.template": writing.TEMPLATE, "data.empty": "drop"})  # fmt: skip

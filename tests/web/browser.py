@@ -33,7 +33,8 @@ KEYS = {"Enter": (13, "\r"), "Backspace": (8, ""), "Escape": (27, ""), "Tab": (9
 class Browser:
     """One page in one Chromium."""
 
-    def __init__(self, *, scripts: bool = True, extra: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, scripts: bool = True, extra: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> None:
+        self._near = ("127.0.0.1", "localhost", "::1", *also)
         self.strange: list[str] = []  # requests that would have left this machine
         self.errors: list[str] = []  # what the page complained about: scripts, content security policy
         self._answers: dict[int, dict[str, Any]] = {}
@@ -140,7 +141,7 @@ class Browser:
     def _admit(self, said: dict[str, Any]) -> None:
         url = said["request"]["url"]
         at = urlsplit(url)
-        if at.scheme in ("data", "about", "blob") or at.hostname in ("127.0.0.1", "localhost", "::1"):
+        if at.scheme in ("data", "about", "blob") or at.hostname in self._near:
             self._send("Fetch.continueRequest", {"requestId": said["requestId"]})
         else:
             self.strange.append(url)

@@ -254,7 +254,7 @@ def _length_words(test: Paired, own: float, by_length: float) -> str:
         return f"it knows more than length: {both} by length alone"
     if test.p_value < 0.05 and test.difference < 0:
         return f"it is worse than choosing by length: {both} by length alone"
-    return f"whether it knows more than length can't be told from so few comparisons: {both} by length alone"
+    return f"no sure sign that it knows more than length: {both} by length alone"
 
 
 def _correlations(scored: Scored) -> dict[str, float]:

@@ -34,6 +34,7 @@ from tunewright.models.finding import BaseModel
 from tunewright.models.opened import Loaded
 from tunewright.models.writers import load_writer, new_modules
 from tunewright.recipe import DataRecipe, Recipe
+from tunewright.tasks.learnable import learnable
 from tunewright.tasks.task import Lesson, ScoringParts, learn_by_fitting
 from tunewright.tasks.ways import check_way, way_of
 from tunewright.tasks.write_scoring import WriteScorer
@@ -62,6 +63,7 @@ class Write:
         if isinstance(data.validation, float):
             splits = replace(splits, validation=None)
         form = _format(splits.train, recipe)
+        splits, dropped = learnable(splits, form) if data.empty == "drop" else (splits, [])
         train, validation, said = _parts(splits, form, recipe)
         fraction = data.validation if isinstance(data.validation, float) else HELD_OUT
         held_out = splits.validation.fingerprint() if splits.validation else fraction
@@ -71,7 +73,7 @@ class Write:
             form,
             train,
             validation,
-            (*form.said, *said),
+            (*form.said, *dropped, *said),
             f"{splits.train.fingerprint()}:{held_out}:{form.signature}",
         )
 
