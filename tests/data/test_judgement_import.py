@@ -425,3 +425,11 @@ def test_a_bad_row_keeps_nothing_of_its_file(empty, file):
     with pytest.raises(DataError, match=r"given\.jsonl:2"):
         read_judgements(empty, file(rows))
     assert (empty.prompts(), empty.judgements()) == ([], [])
+
+
+def test_a_bad_task_keeps_nothing_of_its_file(empty, file):
+    """Found when the first task has been kept already."""
+    odd = {"id": 2, "data": {"only": "x"}, "annotations": [pairwise("left")]}
+    with pytest.raises(DataError, match="which columns were compared can't be told from only"):
+        read_judgements(empty, file([{**TASK, "annotations": [pairwise("left")]}, odd], "ls.json"))
+    assert (empty.prompts(), empty.completions(), empty.judgements()) == ([], [], [])

@@ -257,6 +257,13 @@ def test_prompts_for_two_are_spread_and_not_left_for_the_end(tmp_path):
         assert second == [False, False, False, False, True] * 2
 
 
+def test_nobody_is_the_third_to_judge_a_prompt(store):
+    for number in (0, 1):
+        for who in ("ann", "bob"):
+            ranking.judge(store, who, number, "a>b>c")
+    assert everything(store, "cem", 1.0) == [2, 3]
+
+
 def test_a_skipped_prompt_goes_to_somebody_else(store):
     ranking.judge(store, "ann", 0, "", flags=["skip"])
     assert store.next_task("ann").id == ranking.ids(store, 1)[0]

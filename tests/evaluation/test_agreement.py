@@ -146,6 +146,11 @@ def test_pairs_of_one_ranking_count_as_what_they_are():
     assert width(free) == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 600), rel=0.2)
 
 
+def test_effective_pairs_by_hand():
+    """Two rankings of two pairs, hits 2 and 1: p = 3/4, variance = 2/1 · (0.5² + 0.5²) / 4² = 1/16, n = 3/16 · 16 = 3."""
+    assert clustered_share([2, 1], [2, 2]).interval.to_json() == pytest.approx(wilson(0.75, 3).to_json(), abs=1e-12)
+
+
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     """Rankings of three, some people always choosing left: the share of left, 400 times over."""
     rng = np.random.default_rng(0)

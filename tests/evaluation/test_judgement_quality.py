@@ -138,6 +138,14 @@ def test_circles_of_one_person_judging_in_parts(store):
     assert (pooled.circles, pooled.total) == (1, 2)
 
 
+def test_three_with_a_tie_among_them_go_in_no_circle(store):
+    ranking.judge(store, "ann", 0, "a>b")
+    ranking.judge(store, "ann", 0, "b>c")
+    ranking.judge(store, "ann", 0, "c=a")
+    own, pooled = triples(pairs_of(store.judgements()))
+    assert (own.total, pooled.total) == (0, 0)
+
+
 def test_a_majority_can_go_in_circles_where_nobody_does(store):
     """Condorcet 1785."""
     for who, order in {"ann": "a>b>c", "bob": "b>c>a", "cem": "c>a>b"}.items():

@@ -205,8 +205,8 @@ def test_a_row_for_each_iteration(tmp_path):
     rows = [row for row in recorded.rows if "ppo/kl" in row]
     assert [row["step"] for row in rows] == [4, 8, 12] and [row["epoch"] for row in rows] == [0.5, 1.0, 1.5]
     names = (
-        "score reward kl kl_coef entropy policy_loss value_loss clip_fraction approx_kl explained_variance length ended "
-        "distinct completions_per_second"
+        "score reward kl kl_coef entropy policy_loss value_loss clip_fraction approx_kl explained_variance length "
+        "ended distinct completions_per_second"
     )
     assert {name for name in rows[0] if name.startswith("ppo/")} == {f"ppo/{name}" for name in names.split()}
     assert all(isinstance(value, float | int) and np.isfinite(value) for row in rows for value in row.values())
@@ -364,7 +364,7 @@ def test_collapse_is_said_once_also_over_a_resume(tmp_path, monkeypatch):
 
 
 def test_plans_that_make_no_sense():
-    with pytest.raises(UsageError, match="6 completions, which groups of 4 .* don't divide"):
+    with pytest.raises(UsageError, match=r"6 completions, which groups of 4 .* don't divide"):
         PpoPlan(method="grpo", rollouts_per_iteration=6, group_size=4, max_new_tokens=5)
     with pytest.raises(UsageError, match=r"training\.batch_size is 2 completions; expected 2 at least, and 4"):
         PpoPlan(rollouts_per_iteration=2, minibatches=4, max_new_tokens=5)

@@ -361,5 +361,5 @@ def test_asked_to_stop_while_the_reference_is_measured(tmp_path, monkeypatch):
         patch.setattr(align_dpo, "completion_logprobs", interrupted)
         with pytest.raises(StoppedError) as caught:
             start(tmp_path, name="broken")
-    assert "before the first step" in str(caught.value) and caught.value.signal_number == signal.SIGTERM
+    assert "before the first step" in str(caught.value) and caught.value.exit_code == 128 + signal.SIGTERM
     assert train(resume=next(tmp_path.glob("*broken*")).name, runs=tmp_path).metrics["accuracy"] == 1.0

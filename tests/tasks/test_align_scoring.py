@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from tunewright.data.written import recognise
 from tunewright.data.written_tokens import RowEncoder
 from tunewright.evaluation.record import read_record
 from tunewright.evaluation.report import write_report
+from tunewright.models.divergence import divergences
 from tunewright.models.forward import Forward
 from tunewright.models.starting import Reference
 from tunewright.recipe_align import RewardRecipe
@@ -112,10 +114,21 @@ def test_other_seeds_write_other_texts(start):
     assert one.found.completions.texts != other.found.completions.texts
 
 
+def test_each_prompt_has_random_numbers_of_its_own(start):
+    scorer = start()
+    scorer.held_out = replace(scorer.held_out, prompts=small_ppo.Prompts([[5, 6, 7]] * 8))
+    scorer.score(first=True)
+    assert len(set(scorer.found.completions.texts)) > 1
+
+
 def test_the_distance_is_paid_for(start):
-    scorer = start(**{"align.kl_coef": 0.5})
+    scorer = start(**{"align.kl_coef": 0.5, "align.temperature": 0.5})
     _, after, _ = aligned(scorer)
     assert after["kl"] > 0.01 and after["reward"] == pytest.approx(after["score"] - 0.5 * after["kl"])
+    prompts = [scorer.held_out.prompts.ids(i) for i in scorer.numbers]
+    said = [one.ids for one in scorer._written(scorer.held_out.prompts, scorer.numbers, scorer.sampling)]
+    own = divergences(scorer.parts.forward, scorer.reference, prompts, said, temperature=0.5)
+    assert after["kl"] == pytest.approx(own.kl.mean()), "at the temperature that the completions were sampled at"
 
 
 def test_the_end_of_a_run(start):

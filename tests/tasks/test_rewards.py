@@ -203,6 +203,7 @@ def test_models_on_the_policy_s_base_answer_from_its_layers(tmp_path):
     """A reward model and a classifier beside a policy; what stands on another base stays where it is."""
     policy = start_policy("llama", tmp_path)
     for name, labels in (("liked", NUMBER), ("sure", SINGLE)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
         loaded = load_base(policy.start.base, labels, seed=4, dropout=0.0)
         head = head_modules(loaded.model, loaded.new_parameters)
         model = choose(loaded.model, TrainableSpec("lora", rank=2), head).model

@@ -7,15 +7,17 @@ but the browser itself; `CHROMIUM` is None where there is none.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,26 +44,35 @@ class Browser:
         self._events: list[dict[str, Any]] = []
         self._number = 0
         self._start(extra)
-        self._session = self._attach()
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-        self.call("Fetch.enable", patterns=[{"urlPattern": "*"}])
-        if not scripts:
-            self.call("Emulation.setScriptExecutionDisabled", value=True)
+        try:
+            self._session = self._attach()
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+            self.call("Fetch.enable", patterns=[{"urlPattern": "*"}])
+            if not scripts:
+                self.call("Emulation.setScriptExecutionDisabled", value=True)
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, extra: tuple[str, ...]) -> None:
         self._profile = Path(tempfile.mkdtemp(prefix="tunewright-browser-"))
         there, self._write = os.pipe()
         self._read, back = os.pipe()
+        # Chromium speaks on descriptors 3 and 4; ours go above them first, so that neither overwrites the other.
+        high = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 64) for number in (there, back)]
+        nothing = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+        actions = [
+            nothing,
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_DUP2, *pair) for pair in zip(high, (3, 4), strict=True)),
+        ]
         command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={self._profile}", *extra, "about:blank"]
-        # Chromium speaks on descriptors 3 and 4.
-        line = f'exec "$@" 3<&{there} 4>&{back}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", line, "sh", *command], pass_fds=(there, back), stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(self._profile)},
-        )  # fmt: skip
-        os.close(there)
-        os.close(back)
+        self._process = os.posix_spawn(
+            command[0], command, os.environ | {"HOME": str(self._profile)}, file_actions=actions
+        )
+        for number in (there, back, *high):
+            os.close(number)
 
     def _attach(self) -> str:
         self._session = ""
@@ -69,12 +80,14 @@ class Browser:
         return self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End it, whatever state it is in."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while not os.waitpid(self._process, os.WNOHANG)[0]:
+            if time.monotonic() > deadline:
+                os.kill(self._process, signal.SIGKILL)
+            time.sleep(0.01)
         os.close(self._write)
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)

@@ -194,6 +194,7 @@ def test_without_scripts(database):
         browser.size(1280, 900)
         browser.open(served.url)
         browser.until("location.pathname === '/name'")  # moved on by the page itself
+        browser.until("document.activeElement?.id === 'name'")
         browser.type("Zoë")
         browser.press("Enter")
         browser.until("document.querySelector('.card')")
@@ -251,7 +252,9 @@ def test_texts_never_run_and_never_load(browser, tmp_path):
         assert browser.js("document.title").startswith("Rank")
         assert browser.js("document.querySelectorAll('.roll img, .roll script, .roll iframe, .roll form').length") == 0
         assert browser.js("document.querySelectorAll('.prose script, .prose img').length") == 0
-        assert sorted(browser.js("[...document.querySelectorAll('.card .text')].map(t => t.textContent)")) == sorted(texts)
+        assert sorted(browser.js("[...document.querySelectorAll('.card .text')].map(t => t.textContent)")) == sorted(
+            texts
+        )
         order = browser.js("getComputedStyle(document.querySelector('.card .text')).unicodeBidi")
         assert order == "isolate"
 
@@ -403,5 +406,3 @@ def test_a_link_from_elsewhere_lets_in(browser, served, elsewhere):
     browser.click("a")
     browser.until(READY)
     assert "Question" in browser.text()
-
-

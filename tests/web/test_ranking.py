@@ -118,7 +118,12 @@ def test_undo_gives_the_prompt_back_as_it_was(browser, desk):
     again = browser.get("/?undone=1").text
     assert question(again) == question(page)
     assert desks.fields(again)["shown"] == desks.fields(page)["shown"]
-    assert re.findall(r'name="place-(\d)" value="(\d)" checked', again) == [("1", "2"), ("2", "1"), ("3", "3"), ("4", "3")]
+    assert re.findall(r'name="place-(\d)" value="(\d)" checked', again) == [
+        ("1", "2"),
+        ("2", "1"),
+        ("3", "3"),
+        ("4", "3"),
+    ]
     assert "\nclose</textarea>" in again and 'value="both_bad" checked' in again
     assert "Taken back" in again
     assert not desk.store.judgements()
@@ -298,7 +303,7 @@ def test_conversations_show_who_speaks(tmp_path):
         for answer in ([{"role": "assistant", "content": "Yes."}], [call]):
             store.add_completion(prompt, answer, "run:x", {})
         page = desks.client(Desk(store)).get("/").text
-        assert re.findall(r'class="role">(\w+)<', page) [:2] == ["system", "user"]
+        assert re.findall(r'class="role">(\w+)<', page)[:2] == ["system", "user"]
         assert "Tea &lt;now&gt;?" in page
         assert "kettle" in page
 

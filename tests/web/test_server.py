@@ -159,7 +159,8 @@ def test_a_host_that_isnt_one(host):
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback", "own"), [("127.0.0.1", True, "127.0.0.1"), ("localhost", True, None), ("0.0.0.0", False, "127.0.0.1")]
+    ("host", "loopback", "own"),
+    [("127.0.0.1", True, "127.0.0.1"), ("localhost", True, None), ("0.0.0.0", False, "127.0.0.1")],
 )
 def test_who_can_reach_it(host, loopback, own):
     place = server.listen(host, 0)
@@ -177,7 +178,10 @@ def test_on_a_network_it_says_what_that_means(database):
         assert "the network can read along" in served.said[1]
         assert served.ask("GET", "/", Cookie="")[0] == 401
         assert served.ask("GET", "/quality")[0] == 200
-        assert served.ask("GET", "/quality", Host=f"evil.test:{served.port}", Origin=f"http://evil.test:{served.port}")[0] == 421
+        assert (
+            served.ask("GET", "/quality", Host=f"evil.test:{served.port}", Origin=f"http://evil.test:{served.port}")[0]
+            == 421
+        )
 
 
 # ---- the own test of the guard ----

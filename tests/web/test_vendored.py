@@ -46,7 +46,9 @@ def test_scripts_and_styles_name_no_other_place():
         text = path.read_text()
         assert not re.search(r"https?://|@import|url\(", text), path
         if path.suffix == ".js":
-            assert not re.search(r"innerHTML|insertAdjacentHTML|\beval\(|new Function|document\.write|localStorage", text), path
+            assert not re.search(
+                r"innerHTML|insertAdjacentHTML|\beval\(|new Function|document\.write|localStorage", text
+            ), path
         if path.suffix == ".j2":
             marked = re.findall(r"\{\{[^}]*\|\s*safe[^}]*\}\}", text)
             assert all("guidelines_html" in one or "aria-current" in one for one in marked), (path, marked)

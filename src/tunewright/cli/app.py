@@ -14,7 +14,21 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from tunewright.cli import calibrate, chat, data, data_quality, doctor, evaluate, output, plan, rank, runs, ship, start, train
+from tunewright.cli import (
+    calibrate,
+    chat,
+    data,
+    data_quality,
+    doctor,
+    evaluate,
+    output,
+    plan,
+    rank,
+    runs,
+    ship,
+    start,
+    train,
+)
 from tunewright.cli.options import example
 from tunewright.errors import TunewrightError, UsageError
 

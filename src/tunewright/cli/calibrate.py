@@ -38,7 +38,9 @@ def calibrate(
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL:AIM>=X", help="Say a label from a threshold on: 'spam:precision>=0.95'. Repeatable."),
+        typer.Option(
+            metavar="LABEL:AIM>=X", help="Say a label from a threshold on: 'spam:precision>=0.95'. Repeatable."
+        ),
     ] = None,
     accuracy: Annotated[
         float | None,
@@ -78,7 +80,14 @@ def calibrate(
     if as_json:
         kept = {"temperature": fitted.kept.temperature, "abstain_below": fitted.kept.abstain_below}
         output.print_json(
-            {"run": ref.folder.name, "state": "calibrated", "metrics": {}, **kept, **fitted.to_json(), "file": str(path)}
+            {
+                "run": ref.folder.name,
+                "state": "calibrated",
+                "metrics": {},
+                **kept,
+                **fitted.to_json(),
+                "file": str(path),
+            }
         )
     elif quiet:
         print(path)
@@ -136,5 +145,7 @@ def _curve_lines(fitted: Fitted) -> list[str]:
 
 
 def _some(curve: Sequence[Any]) -> list[Any]:
-    step = max(1, len(curve) // CURVE_ROWS)
-    return list(curve[step - 1 :: step])[: CURVE_ROWS - 1] + [curve[-1]] if len(curve) > CURVE_ROWS else list(curve)
+    if len(curve) <= CURVE_ROWS:
+        return list(curve)
+    step = len(curve) // CURVE_ROWS
+    return [*curve[step - 1 :: step][: CURVE_ROWS - 1], curve[-1]]

@@ -31,7 +31,16 @@ class EpochRow:
 
 # Columns of a model that writes, as far as it has them and they fit.
 WRITTEN = ("perplexity", "exact_match", "f1", "rouge_l")
-ALIGNED = ("score", "kl", "win_rate", "judge", "judge_probability", "distinct_2", "ended")  # of one that is aligned
+ALIGNED = (
+    "accuracy",
+    "score",
+    "kl",
+    "win_rate",
+    "judge",
+    "judge_probability",
+    "distinct_2",
+    "ended",
+)  # of one that is aligned
 MOST_COLUMNS = 80
 
 
@@ -53,7 +62,8 @@ def epoch_row(
 def _there(names: Sequence[str], metrics: Mapping[str, Any]) -> tuple[tuple[str, float | None], ...]:
     """Columns that an evaluation has; the untrained model has won nothing yet, and its column stays."""
     known = {name: metrics.get(f"validation/{name}") for name in dict.fromkeys(names)}
-    return tuple((name, value) for name, value in known.items() if value is not None or name == "win_rate")
+    won = "win_rate" if "validation/score" in metrics else None
+    return tuple((name, value) for name, value in known.items() if value is not None or name == won)
 
 
 def epoch_heading(metric: str, row: EpochRow | None = None) -> str:

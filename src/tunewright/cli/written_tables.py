@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 COLUMNS = 80  # of a block of text; longer lines are hard to read
 PROMPT_LINES = 6
 ANSWER_LINES = 4
-# In the table's order; evaluation.alignment and evaluation.texts say what they mean.
+# In the table's order; evaluation.direct_preferences, evaluation.alignment and evaluation.texts say what they mean.
+COMPARED = ("accuracy", "margin", "chosen_change", "rejected_change")
 ALIGNED = (
     *("reward", "score", "probability", "win_rate", "judge", "judge_probability", "judge_win_rate", "kl"),
     *("ref_perplexity", "distinct_1", "distinct_2", "repetition", "length", "ended"),
@@ -43,7 +44,7 @@ def metric_lines(summary: Mapping[str, Any], marks: Marks) -> list[str]:
             _between(intervals.get(name), name),
             *_paired(_mapping(paired.get(name)) or won(summary, name), name),
         ]
-        for name in (*ALIGNED, *METRICS)
+        for name in (*COMPARED, *ALIGNED, *METRICS)
         if name in after or name in before
     ]
     heading = ["", "before", "after", "95 % interval", "change", "better", "worse", "p"]

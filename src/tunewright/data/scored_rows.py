@@ -58,6 +58,9 @@ class ScoredRows:
         plain = form.talks and not getattr(tokenizer, "chat_template", None)
         read = replace(form, reading=TemplateReading(PLAIN_TALK, COMPLETION, False), learn="completion")
         rows = RowEncoder.of(read if plain else form, tokenizer, max_length, truncate)
+        if rows.encoder.eos is not None and rows.encoder.eos == tokenizer.pad_token_id:
+            # To transformers, an end that is padding too is no part of the text: it would read the token before it.
+            rows = replace(rows, encoder=replace(rows.encoder, eos=None))
         suffix = Encoder.of(tokenizer).suffix
         separates = bool(suffix) and tokenizer.sep_token_id in suffix
         if suffix:

@@ -38,6 +38,12 @@ def standing(run: Mapping[str, Any]) -> Standing:
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
     """In one sentence, with its numbers."""
+    if mapping(run.get("alignment")).get("method") == "dpo":
+        from tunewright.evaluation.direct_preference_verdict import (
+            verdict as of_direct,
+        )  # late: it uses the parts below
+
+        return of_direct(run)
     found, words = standing(run), sentence(run)
     cost = _joined(found.damage) if found.damage else ""
     match found.score, found.judge:
@@ -63,6 +69,12 @@ def verdict(run: Mapping[str, Any]) -> Verdict:
 def sentence(run: Mapping[str, Any]) -> str:
     """`By the reward: score 0.512 → 2.310 [2.104, 2.500], 29 of 32 prompts won (win rate 0.91 [0.76, 0.97]). …`."""
     words = f"By the reward: {_rose(run, 'probability', 'score')}{_won(run, 'win_rate')}."
+    return words + beside(run)
+
+
+def beside(run: Mapping[str, Any]) -> str:
+    """What stands beside what was trained for: the judge, the distance, diversity, what was forgotten."""
+    words = ""
     if judged_by_itself(run):
         words += " The judge is the reward itself and proves nothing."
     elif "judge" in _after(run):

@@ -9,7 +9,7 @@ def metric_digits(value: float, name: str) -> str:
     """Perplexity has no upper end, BLEU, chrF, lengths and KL run to 100 or so, everything else gets three decimals."""
     if name in ("perplexity", "ref_perplexity"):
         return perplexity(value)
-    if name == "kl":
+    if name in ("kl", "chosen_change", "rejected_change"):
         return f"{value:.2f}".replace("-0.00", "0.00")
     return f"{value:.1f}" if name in ("bleu", "chrf", "length") else f"{value:.3f}".replace("-0.000", "0.000")
 

@@ -202,7 +202,7 @@ def _shown_metrics(record: Record, deciding: str) -> list[str]:
     if record.writes:
         wanted = ["perplexity", deciding, "exact_match", "f1", "rouge_l"]
     if record.kind == "align":
-        wanted = [deciding, "score", "kl", "win_rate", "judge", "judge_probability", "distinct_2", "ended"]
+        wanted = [deciding, "accuracy", "score", "kl", "win_rate", "judge", "judge_probability", "distinct_2", "ended"]
     extra = [f"validation/{name}" for name in dict.fromkeys(wanted) if name != "loss"]
     most = 7 if record.kind == "align" else 5 if record.writes else 3
     columns = ["train/loss", "validation/loss", *[name for name in extra if name in found][:most]]

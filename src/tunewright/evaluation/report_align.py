@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.evaluation import alignment, charts, wording
+from tunewright.evaluation import charts, wording
 from tunewright.evaluation.alignment_tax import GENERAL, Tax, alignment_tax, line_of
 from tunewright.evaluation.record import Record, mapping, number, pair, read_predictions, text, texts_of
 from tunewright.evaluation.report_written import PairedRow, shortened
@@ -25,6 +25,8 @@ WORSE = 5
 MOST_POINTS = 240  # of a curve; more are averaged
 # Curves: a heading, what training saw, what the held-out prompts said.
 CURVES = (
+    ("Loss, nats per prompt", "train/loss", "validation/loss"),
+    ("Share of comparisons ranked as people did", "", "validation/accuracy"),
     ("Score", "ppo/score", "validation/score"),
     ("Score by the judge", "", "validation/judge"),
     ("KL from the reference, nats per completion", "ppo/kl", "validation/kl"),
@@ -107,7 +109,7 @@ def aligned(record: Record, deciding: str) -> Aligned:
 
 def metric_rows(record: Record, deciding: str) -> list[PairedRow]:
     """Every metric that is known, the deciding one first."""
-    known = [name for name in alignment.WORDS if name in record.metrics or name in record.untrained]
+    known = [name for name in wording.metric_order("align") if name in record.metrics or name in record.untrained]
     return [_metric_row(record, name, deciding) for name in sorted(known, key=lambda name: name != deciding)]
 
 
@@ -143,6 +145,8 @@ def _setup(record: Record) -> list[tuple[str, str]]:
     rows += [("judge", f"{judge} (the reward itself: it proves nothing)" if same else judge or "nobody")]
     if number(found.get("kl_coef")) is not None:
         rows += [("price of a nat", f"{found['kl_coef']:g}")]
+    if number(found.get("beta")) is not None:
+        rows += [("beta", f"{found['beta']:g}")]
     return [(name, value) for name, value in rows if value]
 
 
@@ -209,9 +213,11 @@ def tax_rows(tax: Tax) -> list[TaxRow]:
 
 def _curves(record: Record) -> list[tuple[str, str]]:
     found = []
+    steps = [row for row in record.rows if row not in record.evaluations]
     for heading, practised, held_out in CURVES:
+        learnt = _points(steps, practised)
         series = [
-            charts.Series("rollouts", _points(record.rows, practised), "warm", dots=False),
+            charts.Series("rollouts" if practised.startswith("ppo/") else "train", learnt, "warm", dots=False),
             charts.Series("held out", _points(record.evaluations, held_out), "accent"),
         ]
         best = number(mapping(record.run.get("best")).get("step"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.evaluation import alignment, metrics, texts
+from tunewright.evaluation import alignment, direct_preferences, metrics, texts
 from tunewright.evaluation.digits import metric_digits
 from tunewright.evaluation.record import Record, mapping, number, pair, text
 
@@ -27,15 +27,18 @@ _LABELS: dict[str, tuple[str, str]] = {
     "pearson": ("Pearson", "linear correlation with the truth"),
     "spearman": ("Spearman", "agreement on the order of rows"),
 }
-METRIC_WORDS = alignment.WORDS | texts.WORDS | _LABELS
+METRIC_WORDS = alignment.WORDS | texts.WORDS | direct_preferences.WORDS | _LABELS
 # Which way each metric points. The loss, which texts and labels share, points the same way for both.
-HIGHER_IS_BETTER: dict[str, bool] = metrics.HIGHER_IS_BETTER | texts.HIGHER_IS_BETTER | alignment.HIGHER_IS_BETTER
+HIGHER_IS_BETTER: dict[str, bool] = (
+    metrics.HIGHER_IS_BETTER | texts.HIGHER_IS_BETTER | alignment.HIGHER_IS_BETTER | direct_preferences.HIGHER_IS_BETTER
+)
 _MEANINGS_BY_KIND = {
     ("accuracy", "multi"): "share of rows with every label right",
     ("loss", "multi"): "surprise at the truth, in nats per label; lower is better",
     ("loss", "number"): "mean squared error; lower is better",
     ("loss", "text"): "surprise at the truth, in nats per target token; lower is better",
     ("perplexity", "align"): alignment.WORDS["perplexity"][1],
+    **{(name, "align"): words[1] for name, words in direct_preferences.WORDS.items()},
 }
 Tone = Literal["good", "unsure", "bad", "open"]
 
@@ -67,7 +70,8 @@ def loss_unit(kind: str) -> str:
 
 def metric_order(kind: str) -> list[str]:
     """Metrics of a kind of task, as tables list them."""
-    return list({"text": texts.WORDS, "align": alignment.WORDS}.get(kind, metrics.HIGHER_IS_BETTER))
+    aligned = direct_preferences.WORDS | alignment.WORDS
+    return list({"text": texts.WORDS, "align": aligned}.get(kind, metrics.HIGHER_IS_BETTER))
 
 
 def decimals(value: object) -> str:
@@ -152,7 +156,8 @@ def deciding_metric(record: Record) -> str:
     """The metric that chose the model; for a text's loss the perplexity, which says the same and can be read."""
     stored = text(mapping(record.run.get("best")).get("metric")).removeprefix("validation/")
     if record.kind == "align":
-        return stored if stored in alignment.HIGHER_IS_BETTER else "reward"
+        known = alignment.HIGHER_IS_BETTER | direct_preferences.HIGHER_IS_BETTER
+        return stored if stored in known else "reward"
     if not record.writes:
         return stored if stored in metrics.HIGHER_IS_BETTER else metrics.default_metric(record.kind)  # type: ignore[arg-type]
     return "perplexity" if stored in ("loss", "") or stored not in texts.HIGHER_IS_BETTER else stored

@@ -1,7 +1,7 @@
 """Logistic regression on what a frozen model makes of each text: a head that is trained in seconds.
 
 The quick way to probabilities for rows that a model didn't learn, and to a learning curve, where training the model
-itself many times would take hours. Convex, so there is one answer and no seed; the ridge is chosen by held-out log loss.
+itself many times would take hours. Convex: one answer, whatever the seed. The ridge is chosen by held-out log loss.
 
 Shapes: N rows, D features, C classes.
 """
@@ -54,7 +54,7 @@ def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: K
         optimizer.zero_grad()
         loss = loss_of(weight, bias) + ridge / 2 * weight.square().sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)
     return FrozenHead(mean, scale, weight.detach(), bias.detach(), ridge)

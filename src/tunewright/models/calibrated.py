@@ -40,11 +40,14 @@ class Calibrated:
         return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+AS_IT_IS = Calibrated()
+
+
 def read_calibrated(folder: Path, labels: tuple[str, ...]) -> Calibrated:
     """The folder's, or one that changes nothing. Raises ModelError for a file that says something impossible."""
     path = folder / FILE
     if not path.is_file():
-        return Calibrated()
+        return AS_IT_IS
     body = read_json(path)
     if not isinstance(body, dict) or body.get("version") != VERSION:
         found = body.get("version") if isinstance(body, dict) else type(body).__name__

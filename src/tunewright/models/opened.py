@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from tunewright.data.labels import LabelSpec
 from tunewright.errors import ModelError
 from tunewright.models.adapters import check_tensors
-from tunewright.models.calibrated import Calibrated
+from tunewright.models.calibrated import AS_IT_IS, Calibrated
 from tunewright.models.quiet import quiet
 
 VOCABULARIES = (
@@ -62,7 +62,7 @@ class Loaded:
     max_length: int | None = None
     truncate: str = "right"
     kind: Kind = "classifier"
-    calibrated: Calibrated = Calibrated()  # of a classifier that was saved with it
+    calibrated: Calibrated = AS_IT_IS  # of a classifier that was saved with it
 
 
 # ---- config and weights ----
@@ -185,7 +185,7 @@ def give_pad_token(model: Any, tokenizer: Any, *, writes: bool = False) -> tuple
     """
     if tokenizer.pad_token_id is None:
         ends = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
-        choices = (*_named_pads(model, tokenizer), *ends[1:], ends[0]) if writes else ends
+        choices = (*named_pads(model, tokenizer), *ends[1:], ends[0]) if writes else ends
         token = next(filter(None, choices), None)
         if token is None:
             raise ModelError(
@@ -199,7 +199,7 @@ def give_pad_token(model: Any, tokenizer: Any, *, writes: bool = False) -> tuple
     return ()
 
 
-def _named_pads(model: Any, tokenizer: Any) -> list[str]:
+def named_pads(model: Any, tokenizer: Any) -> list[str]:
     """Tokens called padding that have a row in the embedding."""
     rows, added = model.get_input_embeddings().weight.shape[0], tokenizer.get_added_vocab()
     return [name for name in NAMES_OF_PAD if added.get(name, rows) < rows]

@@ -31,7 +31,7 @@ from tunewright.evaluation.metrics import probabilities
 from tunewright.evaluation.thresholds import UNKNOWN, decide
 from tunewright.learning.tensors import load_weights
 from tunewright.models import architectures
-from tunewright.models.calibrated import Calibrated
+from tunewright.models.calibrated import AS_IT_IS, Calibrated
 from tunewright.models.forward import Forward
 from tunewright.models.inference import predict_logits
 from tunewright.models.loading import BaseModel, Loaded, load_base, load_saved, resolve_base
@@ -71,7 +71,7 @@ class Predictor:
     max_length: int
     truncate: Side
     forward: Forward
-    calibrated: Calibrated = Calibrated()
+    calibrated: Calibrated = AS_IT_IS
 
     @classmethod
     def load(cls, model: Path | str, device: str = "auto", *, weights: Path | None = None) -> Predictor:
@@ -86,7 +86,7 @@ class Predictor:
         if weights is not None:
             check_headers(weights)
             load_weights(loaded.model, load_file(weights / "weights.safetensors"))
-            loaded = replace(loaded, calibrated=Calibrated())  # it was fitted to the final model
+            loaded = replace(loaded, calibrated=AS_IT_IS)  # it was fitted to the final model
         return cls._of(loaded)
 
     @classmethod
@@ -108,9 +108,7 @@ class Predictor:
         assert loaded.labels is not None
         forward = Forward.checked(loaded.model)
         side = cast(Side, loaded.truncate)
-        return cls(
-            loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), side, forward, loaded.calibrated
-        )
+        return cls(loaded.model, loaded.tokenizer, loaded.labels, _longest(loaded), side, forward, loaded.calibrated)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order. Raises ModelError where the model's answer is no number."""

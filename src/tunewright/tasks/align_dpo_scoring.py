@@ -87,7 +87,7 @@ class DirectPreferenceScorer:
         found = {
             "metrics": metrics,
             "intervals": {name: one.to_json() for name, one in ends.items()} | _unrewarded(written["intervals"]),
-            "baseline": judged["baseline"],
+            "baseline": {},  # what length alone would do is in `length`
             "length": judged["length"],
             "annotators": judged["annotators"],
         }

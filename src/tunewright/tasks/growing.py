@@ -1,4 +1,4 @@
-"""A learning curve of a recipe: the metric after 10, 20, 40, 80 and 100 % of its rows, always on the same validation rows.
+"""A learning curve of a recipe: the metric after 10, 20, 40, 80 and 100 % of its rows, judged on the same ones.
 
     rows -> stratified parts, each inside the next -> a run (or a frozen head) per part -> metric -> law and forecast
 

@@ -1,4 +1,4 @@
-"""The labelled rows of a classifier's recipe, held in memory: for questions that train on parts of them again and again.
+"""The labelled rows of a classifier's recipe, held in memory: for questions that train on parts of them often.
 
 Used by `out_of_fold` (which labels are doubtful) and `growing` (would more rows help). Small data is what they are for:
 everything is read once, and each part goes to `pipeline.fine_tune` as Python objects.
@@ -70,12 +70,14 @@ class LabelledRows:
         return [row[self.data.columns.text] for row in part.rows]
 
 
-def read_rows(recipe: Recipe, status: Status = lambda words: None) -> LabelledRows:
+def read_rows(
+    recipe: Recipe, runs: Path = Path("runs"), status: Status = lambda words: None
+) -> LabelledRows:
     """Everything the recipe learns from. Raises UsageError for another task, DataError naming file and row."""
     if recipe.task != "classify":
         raise UsageError(f"is for labels, and the task is {recipe.task}; give a recipe of task classify", field="task")
     status("reading the data")
-    task = stages.read_data(recipe, None, None, _silent())
+    task = stages.read_data(recipe, None, None, runs, _silent())
     assert isinstance(task, Classify)
     data = task.data
     held_out = data.splits.validation

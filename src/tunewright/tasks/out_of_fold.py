@@ -90,6 +90,7 @@ def doubtful_rows(
     _refuse_numbers(rows.kind)
     logits = out_of_fold_logits(rows, num_folds, way, runs, status)
     part, label = rows.train, rows.data.columns.label
+    assert label is not None
     texts = rows.texts(part)
     status("looking for equal texts")
     return Doubtful(

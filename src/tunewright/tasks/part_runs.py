@@ -70,7 +70,9 @@ def _trained(
         resume = run.folder.name
     recipe = part_recipe(rows, "part", seed)
     if recipe.model.startswith("run:"):  # found where the person's runs are, not in the scratch folder
-        recipe = recipe.model_copy(update={"model": str(find_run(recipe.model.removeprefix("run:"), runs).model_folder)})
+        recipe = recipe.model_copy(
+            update={"model": str(find_run(recipe.model.removeprefix("run:"), runs).model_folder)}
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return fine_tune(
         None if resume else recipe,

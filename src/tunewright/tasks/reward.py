@@ -31,6 +31,7 @@ from tunewright.learning.preference import Preference
 from tunewright.models.context import context_length
 from tunewright.models.heads import head_modules
 from tunewright.models.loading import BaseModel, Loaded, load_base
+from tunewright.models.opened import named_pads
 from tunewright.recipe import Recipe
 from tunewright.serving.reward_model import REWARD, Normalisation
 from tunewright.tasks.reward_scoring import RewardScorer
@@ -128,8 +129,8 @@ class RewardTask:
             named = loaded.model.config.model_type
             says = f"a {named} model reads one text and writes another; a reward model needs an encoder or a causal one"
             raise ModelError(says, field="model")
-        chat = self._rows(loaded).said
-        return replace(loaded, said=(*loaded.said, *chat))
+        apart = _padding_apart_from_the_end(loaded)
+        return replace(loaded, said=(*(apart or loaded.said), *self._rows(loaded).said))
 
     def head(self, loaded: Loaded) -> tuple[str, ...]:
         return head_modules(loaded.model, loaded.new_parameters)
@@ -144,7 +145,7 @@ class RewardTask:
             context_length=context_length(loaded.model.config),
             num_parameters=sum(p.numel() for p in loaded.model.parameters()),
             kind="preference",
-            default_metric="accuracy",
+            default_metric="loss",  # of few comparisons, accuracy can't tell which of two steps is better
         )
 
     def tokenize(self, recipe: Recipe, loaded: Loaded, cache: Path) -> Tokenized:
@@ -182,6 +183,24 @@ class RewardTask:
 
     def _rows(self, loaded: Loaded, max_length: int | None = None, truncate: Any = "left") -> ScoredRows:
         return ScoredRows.of(self.parts.train.format, loaded.tokenizer, max_length, truncate)
+
+
+def _padding_apart_from_the_end(loaded: Loaded) -> tuple[str, ...]:
+    """Other programs read a score at the last token that isn't padding, which must not be the EOS; what there is to say.
+
+    Where no other token can serve, `ScoredRows` leaves the EOS out.
+    """
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return ()
+    choices = (*named_pads(loaded.model, tokenizer), tokenizer.unk_token, tokenizer.bos_token)
+    token = next((one for one in choices if one not in (None, tokenizer.eos_token)), None)
+    if token is None:
+        return ()
+    tokenizer.pad_token = token
+    config.pad_token_id = tokenizer.pad_token_id
+    others = tuple(sentence for sentence in loaded.said if not sentence.startswith("no pad token"))
+    return (*others, f"padding is {token!r}, so that the end of a completion can be told from it")
 
 
 def cut_words(recipe: Recipe, part: TokenizedDataset) -> str | None:
