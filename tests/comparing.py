@@ -16,11 +16,11 @@ METHODS = whole.METHODS
 SETTINGS = {name: value for name, value in whole.SETTINGS.items() if name != "evaluation.prompts"} | {
     "training.epochs": 8.0,
     "training.batch_size": 4,
-    "data.validation": 0.3,
+    "data.validation": 0.2,
 }
 
 
-def rows(n: int = 40) -> list[dict[str, Any]]:
+def rows(n: int = 100) -> list[dict[str, Any]]:
     """Prompts with three completions (ranked, kind ones first) or two; some ties, two annotators."""
     generator = random.Random(1)
 
@@ -39,7 +39,7 @@ def rows(n: int = 40) -> list[dict[str, Any]]:
     return found
 
 
-def pairs(n: int = 40) -> list[dict[str, Any]]:
+def pairs(n: int = 100) -> list[dict[str, Any]]:
     """The same, two completions a row."""
     return [
         {"prompt": row["prompt"], "chosen": row["completions"][1], "rejected": row["completions"][0]}
@@ -48,7 +48,7 @@ def pairs(n: int = 40) -> list[dict[str, Any]]:
 
 
 @cache
-def data_file(kind: str = "ranked", n: int = 40) -> Path:
+def data_file(kind: str = "ranked", n: int = 100) -> Path:
     """As JSON lines."""
     path = whole.scratch() / f"comparisons-{kind}-{n}.jsonl"
     made = rows(n) if kind == "ranked" else pairs(n)

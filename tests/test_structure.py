@@ -16,7 +16,19 @@ from tests import whole
 SOURCE = whole.ROOT / "src" / "tunewright"
 # From the bottom up: a layer imports only what stands on its own line or above it.
 LAYERS = [
-    ["errors", "runtime", "progress", "recipe", "recipe_mistakes", "recipe_files", "defaults", "durable", "locking"],
+    [
+        "errors",
+        "runtime",
+        "progress",
+        "recipe",
+        "recipe_part",
+        "recipe_align",
+        "recipe_mistakes",
+        "recipe_files",
+        "defaults",
+        "durable",
+        "locking",
+    ],
     ["scanning"],
     ["data"],
     ["models"],
@@ -37,6 +49,7 @@ LAYERS = [
         "planned",
         "doctor",
         "pipeline",
+        "chain",
         "library",
     ],
     ["web", "cli", "__main__", "__init__"],

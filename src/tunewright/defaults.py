@@ -21,7 +21,7 @@ METRICS = {  # those that mean something for each kind of label
     "number": ("rmse", "mae", "pearson", "spearman", "loss"),
     "text": ("loss", "perplexity", "token_accuracy"),
     "preference": ("accuracy", "loss", "margin"),  # of comparisons: reward models, and DPO
-    "align": ("reward", "score", "kl", "judge", "win_rate"),
+    "align": ("reward", "score"),  # not the judge, whose word would no longer be independent
 }
 WRITTEN_METRICS = ("exact_match", "f1", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")  # of generated text
 LONGEST = {"text": 1024, "preference": 1024, "align": 1024}  # tokens of a prompt with its completion
@@ -202,9 +202,9 @@ def _check_metric(recipe: Recipe, facts: Facts) -> None:
         what = f"these labels are {facts.kind}" if labelled else f"the task is {recipe.task}"
         found = f'"evaluation.metric" is {metric}; {what}, expected one of {", ".join(allowed)}'
         raise RecipeError(found, field="evaluation.metric")
-    if metric == "judge" and recipe.evaluation.judge is None:
-        found = '"evaluation.metric" is judge, and there is none'
-        raise RecipeError(f"{found}; give evaluation.judge, or the metric reward", field="evaluation.judge")
+    if facts.kind == "align" and recipe.evaluation.generate_rows == 0:
+        found = '"evaluation.generate_rows" is 0, and an aligned model is judged by what it writes for held-out prompts'
+        raise RecipeError(f"{found}; expected some", field="evaluation.generate_rows")
     if metric in WRITTEN_METRICS and recipe.evaluation.generate_rows == 0:
         found = f'"evaluation.metric" is {metric}, which needs written answers, and evaluation.generate_rows is 0'
         raise RecipeError(f"{found}; expected some rows, or the metric loss.", field="evaluation.generate_rows")

@@ -90,7 +90,7 @@ def header(
             task.header(recipe),
             (
                 "plan",
-                f"{fit_plan.total_steps / fit_plan.steps_per_epoch:g} epochs · {fit_plan.total_steps:,} steps · batch "
+                f"{_length(recipe, fit_plan)} · {fit_plan.total_steps:,} steps · batch "
                 f"{fit_plan.batch_size} · lr {fit_plan.learning_rate:g} · keep {recipe.evaluation.keep} "
                 f"{fit_plan.metric.removeprefix('validation/')}",
             ),
@@ -99,6 +99,13 @@ def header(
         ),
         folder,
     )
+
+
+def _length(recipe: Recipe, fit_plan: FitPlan) -> str:
+    """How long it learns, as a person counts it."""
+    if recipe.samples_completions:
+        return f"{fit_plan.total_steps // recipe.updates_per_iteration:,} iterations"
+    return f"{fit_plan.total_steps / fit_plan.steps_per_epoch:g} epochs"
 
 
 def resolved_text(recipe: Recipe, origins: dict[str, str], micro_batch_tokens: int, runtime: Runtime) -> str:

@@ -43,9 +43,6 @@ Metric = Literal[
     "margin",
     "score",
     "reward",
-    "kl",
-    "judge",
-    "win_rate",
 ]
 
 

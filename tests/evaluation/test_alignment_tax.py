@@ -147,6 +147,19 @@ def test_stars_only_where_a_metric_means_the_same(chain: tuple[Path, Path]) -> N
     assert "had other rewards and judges: no paired test" in found.notes[0] and not found.same_rows
 
 
+def test_rewards_that_differ_are_shown_by_what_was_given(chain: tuple[Path, Path]) -> None:
+    settings = {one.name: one.values for one in compare_runs(list(chain)).settings}
+    assert settings["reward"] == (None, "classifier=run:reviews label=positive")
+    path = chain[1] / "recipe.resolved.yaml"
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("label: positive}", "label: positive, model: null, weight: 1.0}"))
+        settings = {one.name: one.values for one in compare_runs(list(chain)).settings}
+    finally:
+        path.write_text(text)
+    assert settings["evaluation.judge.weight"] == (None, "1.0") and "evaluation.judge.model" not in settings
+
+
 def test_it_is_plain_json(chain: tuple[Path, Path]) -> None:
     stored = json.loads(json.dumps(compare_runs(list(chain)).to_json(), allow_nan=False))
     assert stored["tax"]["stages"][0] == "gemma3-270m" and stored["tax"]["words"][0]["tone"] == "good"

@@ -26,10 +26,10 @@ from tunewright.tasks.reward import ComparedParts
 def test_it_learns_which_completion_is_better(kind):
     run = comparing.finished("lora", kind)
     summary = run.summary
-    assert summary["metrics"]["accuracy"] >= 0.95 > summary["comparison"]["before"]["accuracy"]
+    assert summary["metrics"]["accuracy"] >= 0.9 > summary["comparison"]["before"]["accuracy"]
     assert summary["metrics"]["loss"] < 0.4 and summary["metrics"]["margin"] > 1
-    assert summary["data"]["kind"] == "preference" and summary["data"]["ties"] == 40
-    assert summary["comparisons"] == {"judged": 36, "ties": 12}
+    assert summary["data"]["kind"] == "preference" and summary["data"]["ties"] == 100
+    assert summary["comparisons"] == {"judged": 60, "ties": 20}
     assert [one["annotator"] for one in summary["annotators"]] in (["Ada", "Bob"], ["Bob", "Ada"])
     assert summary["state"] == "succeeded" and (run.folder / "report.html").exists()
 
@@ -148,15 +148,16 @@ def test_centring_keeps_scores_near_zero(tmp_path):
 
 def test_a_validation_file_of_its_own_and_chosen_rejected(tmp_path):
     held_out = tmp_path / "held-out.jsonl"
-    held_out.write_text("".join(json.dumps(row) + "\n" for row in comparing.pairs(44)[40:]))
-    run = comparing.start(tmp_path / "runs", data=str(comparing.data_file("pairs")), validation=str(held_out))
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in comparing.pairs(104)[100:]))
+    data = str(comparing.data_file("pairs"))
+    run = comparing.start(tmp_path / "runs", data=data, validation=str(held_out), settings={"data.validation": str(held_out)})
     assert run.summary["data"]["validation_rows"] == 4 and run.summary["metrics"]["accuracy"] == 1
     low, high = run.summary["intervals"]["accuracy"]
     assert low < 0.5 and high == 1  # four comparisons prove little
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"question": "a", "chosen": "good", "rejected": "bad"}) + "\n")
     with pytest.raises(DataError, match='other.jsonl.*no column "prompt"|begin'):
-        comparing.start(tmp_path / "runs", data=str(comparing.data_file("pairs")), validation=str(other))
+        comparing.start(tmp_path / "runs", data=data, validation=str(other), settings={"data.validation": str(other)})
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])

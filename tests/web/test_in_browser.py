@@ -36,7 +36,8 @@ def browser(chromium):
     chromium.errors.clear()
     yield chromium
     assert chromium.strange == []
-    assert chromium.errors == []
+    # A server that has ended doesn't answer the panel, which asks every 20 seconds.
+    assert [error for error in chromium.errors if "CONNECTION_REFUSED" not in error] == []
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_what_isnt_saved_stays_on_the_page(browser, database):
         browser.press("Enter")
         browser.until("document.querySelector('.hint').textContent.includes('started anew')")
         assert chosen(browser) == [2, 1, 3]
-    browser.errors.clear()  # that the server didn't answer is no mistake of the page
+    browser.errors.clear()  # that it was refused is no mistake of the page
     with Judgements.open(database, create=False) as store:
         assert store.judgements() == []
 
@@ -282,7 +283,8 @@ CONTRAST = """
   const known = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const parse = (text) => { known.clearRect(0, 0, 1, 1); known.fillStyle = text; known.fillRect(0, 0, 1, 1);
     const d = known.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255]; };
-  const light = (c) => c.slice(0, 3).map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
+  const bend = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (c) => c.slice(0, 3).map((v) => bend(v / 255))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
   const behind = (element) => { const layers = [];
@@ -296,7 +298,7 @@ CONTRAST = """
     const below = behind(e), text = over(parse(getComputedStyle(e).color), below);
     const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
     const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${e.className || e.tagName}: ${node.textContent.trim().slice(0, 30)}`);
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${e.className || e.tagName}: ${node.textContent.trim()}`);
   }
   return bad;
 })()
@@ -320,16 +322,16 @@ def test_contrast(browser, database, dark):
 
 
 def test_focus_goes_through_everything(browser, served):
-    """With Tab alone: each control once, in the order of the page, always visible."""
+    """With Tab alone: each control, in the order of the page."""
     enter(browser, served)
     names = []
     for _ in range(60):
         browser.press("Tab")
-        code = "(e => [e.tagName, e.name || e.value || e.textContent.trim().slice(0, 20), e.getBoundingClientRect().width])"
-        names.append(tuple(browser.js(f"{code}(document.activeElement)")))
+        code = "(e => [e.tagName, e.name || e.value || e.textContent.trim().slice(0, 20)])(document.activeElement)"
+        names.append(tuple(browser.js(code)))
         if names[-1][0] == "BODY":
             break
-    reached = [name for tag, name, _ in names]
+    reached = [name for _, name in names]
     assert {"place-1", "place-2", "place-3", "flags"} <= set(reached)
     assert reached.index("place-1") < reached.index("place-2") < reached.index("place-3") < reached.index("flags")
     assert any("Note" in name for name in reached)

@@ -1,4 +1,4 @@
-"""The guard: a table of hostile requests against every route and method, the way in, and the headers of every answer."""
+"""The guard: a table of hostile requests against every route and method, the way in, the headers of every answer."""
 
 from __future__ import annotations
 
@@ -261,8 +261,9 @@ def test_files_are_these_and_no_others(raw, app):
         assert answer.status_code == 200
         assert answer.headers["cache-control"].startswith("private")
     outside = [
-        "/static/", "/static", "/static/vendor/", "/static/vendor/vendor.toml", "/static/../app.py", "/static/..%2fapp.py",
-        "/static/%2e%2e/%2e%2e/errors.py", "/static/vendor/..%5c..%5capp.py", "/static//etc/passwd", "/static/page.css/",
+        "/static/", "/static", "/static/vendor/", "/static/vendor/vendor.toml", "/static/../app.py",
+        "/static/..%2fapp.py", "/static/%2e%2e/%2e%2e/errors.py", "/static/vendor/..%5c..%5capp.py",
+        "/static//etc/passwd", "/static/page.css/",
         "/static/page.css%00.js", "/static/./page.css", "/templates/base.html.j2", "/static/PAGE.CSS",
     ]  # fmt: skip
     for path in outside:

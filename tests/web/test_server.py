@@ -146,7 +146,7 @@ def test_the_first_free_port(monkeypatch):
         place = server.listen("127.0.0.1", None)
         assert place.port != taken.getsockname()[1]
         place.listening.close()
-        with pytest.raises(MachineError, match="can't be listened on .*another --port"):
+        with pytest.raises(MachineError, match=r"can't be listened on .*another --port"):
             server.listen("127.0.0.1", taken.getsockname()[1])
 
 
@@ -240,7 +240,7 @@ def test_a_guard_with_a_hole_serves_nobody(name, monkeypatch):
             server.serve(server.listen("127.0.0.1", 0), make, tell)
         assert len(opened) == 1
     else:
-        with pytest.raises(MachineError, match="refuses to serve: a (request|form) .* was answered with 200"):
+        with pytest.raises(MachineError, match=r"refuses to serve: a (request|form) .* was answered with 200"):
             server.serve(server.listen("127.0.0.1", 0), make, tell)
         assert not opened
 

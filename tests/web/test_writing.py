@@ -1,4 +1,4 @@
-"""People write and correct completions: kept as demonstrations, one per person and prompt, taken back and passed over."""
+"""People write and correct completions: kept as demonstrations, one per person and prompt, taken back, passed over."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ create table judgement (
     created   text not null,                 -- ISO 8601, UTC
     withdrawn text                           -- when it was undone; nothing is ever deleted
 );
-create index judgement_of_prompt on judgement (prompt_id) where withdrawn is null;
+create index judgement_of_prompt on judgement (prompt_id, annotator) where withdrawn is null;
 create index judgement_of_annotator on judgement (annotator, id) where withdrawn is null;
 
 create table demonstration (                 -- what a person wrote themselves
@@ -51,7 +51,7 @@ create table demonstration (                 -- what a person wrote themselves
     created   text not null,
     withdrawn text
 );
-create index demonstration_of_prompt on demonstration (prompt_id) where withdrawn is null;
+create index demonstration_of_prompt on demonstration (prompt_id, annotator) where withdrawn is null;
 
 create table claim (                         -- who has which prompt on the page now, so that two don't get the same
     annotator text not null,

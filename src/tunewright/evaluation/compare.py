@@ -204,9 +204,23 @@ def _setting_rows(records: list[Record]) -> list[SettingRow]:
     rows = []
     for name in names:
         values = [settings.get(name, _ABSENT) for settings in flat]
-        if name not in NAMING and any(value != values[0] for value in values):
-            rows.append(SettingRow(name, tuple(None if value is _ABSENT else str(value) for value in values)))
+        if name not in NAMING and any(value != values[0] for value in values) and not _unset(name, values):
+            rows.append(SettingRow(name, tuple(None if value is _ABSENT else _said(value) for value in values)))
     return rows
+
+
+def _unset(name: str, values: list[object]) -> bool:
+    """Whether it is a setting of a part that one recipe has and another hasn't, and nobody gave it."""
+    return name.count(".") > 1 and all(value is None or value is _ABSENT for value in values)
+
+
+def _said(value: object) -> str:
+    """A setting as text; of a list of parts (`reward`) only what was given."""
+    if isinstance(value, list):
+        return ", ".join(map(_said, value)) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_said(one)}" for name, one in mapping(value).items() if one is not None)
+    return str(value)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -213,7 +213,7 @@ def tax_rows(tax: Tax) -> list[TaxRow]:
 
 def _curves(record: Record) -> list[tuple[str, str]]:
     found = []
-    steps = [row for row in record.rows if row not in record.evaluations]
+    steps = [row for row in record.rows if not any(name.startswith("validation/") for name in row)]
     for heading, practised, held_out in CURVES:
         learnt = _points(steps, practised)
         series = [

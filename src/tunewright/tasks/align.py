@@ -39,7 +39,7 @@ from tunewright.models.starting import Reference, load_policy
 from tunewright.models.value_head import ValueHead
 from tunewright.models.writers import new_modules
 from tunewright.recipe import Recipe
-from tunewright.tasks.align_scoring import AlignScorer, HeldOut
+from tunewright.tasks.align_scoring import AlignScorer, HeldOut, wanted_completions
 from tunewright.tasks.pretraining import pretraining_rows
 from tunewright.tasks.rewards import MixedReward, build_reward
 from tunewright.tasks.task import Lesson, ScoringParts
@@ -190,6 +190,7 @@ class Align:
             where=[row.where for row in _rows(source, rows)],
             ending=_ending(encoder),
             shown=self._shown(parts, encoder),
+            wanted=wanted_completions(_rows(source, rows), encoder),
         )
         return AlignScorer(held_out, Reference.of(parts.forward), self.reward, self.judge, parts)
 

@@ -67,7 +67,8 @@ class RewardScorer:
         shown: list[dict[str, Any]] = []
         scores = self.found - self._normalised(self.found).mean
         for place, (group, own) in enumerate(zip(self._first(), np.split(scores, self._ends()), strict=False)):
-            best = {pair.better for pair in group.pairs} - {pair.worse for pair in group.pairs}
+            decided = [pair for pair in group.pairs if pair.weight > 0.5]
+            best = {pair.better for pair in decided} - {pair.worse for pair in decided}
             for number, row in enumerate(group.rows):
                 shown.append(
                     {

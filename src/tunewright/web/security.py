@@ -214,7 +214,8 @@ def wants_json(accepts: list[str]) -> bool:
 def _page(headline: str, more: str, head: str = "") -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{head}<title>tunewright</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="/static/icon.svg"><style>{_STYLE}</style></head>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="/static/icon.svg"><style>{_STYLE}</style></head>'
         f"<body><h1>{headline}</h1>{more}</body></html>"
     )
 
