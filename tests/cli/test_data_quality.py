@@ -14,7 +14,7 @@ from tunewright.cli import calibrate, data_quality, output
 from tunewright.errors import UsageError
 from tunewright.models.calibrated import FILE
 
-QUICK = ("--quick", "-s", f"model={json.dumps(str(whole.base()))}")
+QUICK = ("--quick", "-s", f"model={json.dumps(str(whole.base()))}", "-s", "training.threads=1")
 
 
 @pytest.fixture
@@ -73,12 +73,23 @@ def test_doubtful_of_a_run_trains_nothing(here, tunewright):
 
 def test_learning_curve(here, tunewright):
     code, out, err = tunewright(
-        "data", "learning-curve", "reviews.jsonl", *QUICK, "--fractions", "0.2,0.5,1", "--forecast", "500", "-o", "c.svg"
+        "data",
+        "learning-curve",
+        "reviews.jsonl",
+        *QUICK,
+        "--fractions",
+        "0.2,0.5,1",
+        "--forecast",
+        "500",
+        "-o",
+        "c.svg",
     )
     assert code == 0, err
     assert "a head on the frozen base model, judged on the same" in out
     assert "mean of 3" in out
-    assert [line.split()[-1] for line in out.splitlines() if line.strip().startswith(("500", "21"))].count("forecast") == 2
+    assert [line.split()[-1] for line in out.splitlines() if line.strip().startswith(("500", "21"))].count(
+        "forecast"
+    ) == 2
     assert "twice the labels (" in out.splitlines()[-1]
     ElementTree.fromstring(Path("c.svg").read_text(encoding="utf-8"))
     code, out, _ = tunewright("data", "learning-curve", "reviews.jsonl", *QUICK, "--fractions", "0.2,0.5,1", "--json")
@@ -131,7 +142,7 @@ def test_calibration_lines_show_thresholds_and_coverage():
     assert "logits divided by" in text and "->" in text
     assert "positive" in text and "of rows" in text
     assert "unsaid below" in text
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 130
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_pairs_of_one_ranking_count_as_what_they_are():
 
 
 def test_effective_pairs_by_hand():
-    """Two rankings of two pairs, hits 2 and 1: p = 3/4, variance = 2/1 · (0.5² + 0.5²) / 4² = 1/16, n = 3/16 · 16 = 3."""
+    """Two rankings of two pairs, hits 2 and 1: p = 3/4, variance = 2/1 · (½² + ½²) / 4² = 1/16, n = 3/16 · 16 = 3."""
     assert clustered_share([2, 1], [2, 2]).interval.to_json() == pytest.approx(wilson(0.75, 3).to_json(), abs=1e-12)
 
 

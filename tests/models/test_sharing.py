@@ -144,12 +144,16 @@ def test_what_can_t_share_is_left_as_it_is(policy, tmp_path):
     other = make_writer("gemma3", tmp_path / "other").base
     changed = scorer_on(base)
     changed.get_base_model().get_input_embeddings().weight.data[3, 0] += 1e-3
+    changed.peft_config["default"].base_model_name_or_path = "elsewhere"
+    merged = scorer_on(base)
+    merged.get_base_model().model.layers[1].mlp.up_proj.base_layer.weight.data += 1e-3
     whole = Forward.checked(make_writer("llama", tmp_path / "whole", "full").model)
     for given, scorer in (
         (forward, scorer_on(base, "full")),
         (forward, scorer_on(base, "head")),
         (forward, scorer_on(other)),
         (forward, changed),
+        (forward, merged),
         (whole, scorer_on(resolve_base(base.path))),
     ):
         wanted = predict_logits(Forward(scorer), PROBE)

@@ -52,7 +52,9 @@ def test_every_choice_of_what_learns_and_the_numbers_are_the_saved_models(method
 
 def _ids(kind, tokenizer, prompt, completion):
     if kind == "bert":
-        return tokenizer(f"[CLS] {prompt} [SEP] {completion} [SEP]", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        return tokenizer(f"[CLS] {prompt} [SEP] {completion} [SEP]", add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ]
     ids = [tokenizer.bos_token_id, *tokenizer(f"{prompt} {completion}", add_special_tokens=False)["input_ids"]]
     return torch.tensor([[*ids, tokenizer.eos_token_id]])
 
@@ -150,7 +152,9 @@ def test_a_validation_file_of_its_own_and_chosen_rejected(tmp_path):
     held_out = tmp_path / "held-out.jsonl"
     held_out.write_text("".join(json.dumps(row) + "\n" for row in comparing.pairs(104)[100:]))
     data = str(comparing.data_file("pairs"))
-    run = comparing.start(tmp_path / "runs", data=data, validation=str(held_out), settings={"data.validation": str(held_out)})
+    run = comparing.start(
+        tmp_path / "runs", data=data, validation=str(held_out), settings={"data.validation": str(held_out)}
+    )
     assert run.summary["data"]["validation_rows"] == 4 and run.summary["metrics"]["accuracy"] == 1
     low, high = run.summary["intervals"]["accuracy"]
     assert low < 0.5 and high == 1  # four comparisons prove little

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tunewright.data.labels import LabelSpec
 from tunewright.data.row_reading import TemplateReading
 from tunewright.data.templates import Part, Template
 from tunewright.data.written import PROMPT_FORMAT, Format
-from tunewright.errors import DataError, ModelError, RecipeError
+from tunewright.errors import DataError, ModelError, RecipeError, UsageError
 from tunewright.learning.rollouts import Asked
 from tunewright.models.heads import head_modules
 from tunewright.models.loading import load_base
@@ -193,6 +194,7 @@ def test_sources_are_weighted(runs):
 def test_a_broken_classifier_is_an_error(runs):
     reward = build_reward([classifier()], runs)
     (source,) = reward.sources
+    reward.check(PROMPTS)
     with torch.no_grad():
         next(p for p in source.predictor.model.parameters() if p.ndim == 2).fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN or infinity"):
@@ -271,3 +273,16 @@ def test_a_column_that_a_prompt_lacks(runs):
     reward.check(PROMPTS)
     with pytest.raises(DataError, match='"third"'):
         reward.check([*PROMPTS, Asked("third", {"answer": None})])
+
+
+def test_a_prompt_that_the_reward_model_can_t_read(runs, reward_model):
+    """Its template has two columns; a bare text says nothing of the other."""
+    folder = runs / "two" / "model"
+    shutil.copytree(runs / "liked", runs / "two")
+    parts = (Part("title", is_column=True), Part(" by "), Part("film", is_column=True))
+    form = Format("template", (), TemplateReading(Template(parts, "completion"), "completion", False), "completion")
+    (folder / PROMPT_FORMAT).write_text(json.dumps(form.to_json()))
+    reward = build_reward([RewardRecipe(model="run:two")], runs)
+    reward.check([Asked("x", {"title": "a", "film": "b"})])
+    with pytest.raises(UsageError, match="title"):
+        reward.check([Asked("x", {"film": "b"})])

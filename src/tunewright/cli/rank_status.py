@@ -83,10 +83,10 @@ def _facts(found: Status, marks: output.Marks) -> Iterator[str]:
     yield f" ties          {_share(quality.ties, marks)}"
     for name, share, says in (("left", quality.left, _PLACE), ("longer", quality.longer, _LENGTH)):
         yield f" {name:<13} {_share(share, marks)}{_bias(share, says, marks)}"
-    yield f" agreement     {_alpha(quality.nominal, quality.ordinal, marks)}"
-    for name, triples in (("circles", quality.own_triples), ("of majority", quality.pooled_triples)):
+    yield from _agreement(quality.nominal, quality.ordinal, marks)
+    for name, triples in (("circles", quality.own_triples), ("by majority", quality.pooled_triples)):
         if triples.total:
-            yield f" {name:<13} {triples.circles:,} of {triples.total:,} triples (a over b over c over a)"
+            yield f" {name:<13} {triples.circles:,} of {triples.total:,} triples go in a circle: a over b over c over a"
 
 
 def _share(share: Share, marks: output.Marks) -> str:
@@ -102,21 +102,24 @@ def _bias(share: Share, says: str, marks: output.Marks) -> str:
     return f"  {marks.warning} {says}" if outside else ""
 
 
-def _alpha(nominal: Alpha, ordinal: Alpha, marks: output.Marks) -> str:
-    """Krippendorff's, in numbers and in his own words for them."""
+def _agreement(nominal: Alpha, ordinal: Alpha, marks: output.Marks) -> Iterator[str]:
+    """Krippendorff's alpha, by names and with ties in the middle, and what he advises."""
     if math.isnan(nominal.value):
-        return f"{marks.none} (nobody judged what another had: rank serve --overlap)"
+        yield f" agreement     {marks.none} (nobody judged what another had: rank serve --overlap)"
+        return
     interval = nominal.interval
     sure = f" ({interval.low:.2f} to {interval.high:.2f})" if interval and not math.isnan(interval.low) else ""
-    tied = f", ties halfway {ordinal.value:.2f}"
-    return f"alpha {nominal.value:.2f}{sure}{tied}, {nominal.units:,} pairs: {_reliability(nominal.value)}"
+    yield f" agreement     alpha {nominal.value:.2f}{sure}, ordinal {ordinal.value:.2f}, of {nominal.units:,} pairs"
+    yield f"               {_reliability(nominal.value)}"
 
 
 def _reliability(alpha: float) -> str:
     """Krippendorff's advice (2004, 11.4): rely on 0.8 or more, tentatively on 0.667."""
     if alpha >= 0.8:
         return "reliable"
-    return "good enough to be careful with" if alpha >= 0.667 else "people see different things; sharpen the guidelines"
+    if alpha >= 0.667:
+        return "good enough for careful conclusions"
+    return "people see different things: sharpen the guidelines"
 
 
 def _people(found: Status, marks: output.Marks, fit: int) -> list[str]:
@@ -145,7 +148,7 @@ def _wins(found: Status, marks: output.Marks, fit: int) -> list[str]:
     """Nothing where one model wrote everything."""
     if not found.wins:
         return []
-    rows = [["", "won", "tied", "lost", "same", "of decided"]]
+    rows = [["comparison", "won", "tied", "lost", "same", "of decided"]]
     rows += [
         [
             f"{one.first} over {one.second}",

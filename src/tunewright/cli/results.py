@@ -26,7 +26,7 @@ def to_json(folder: Path, summary: Summary) -> dict[str, Any]:
     """The object that --json prints for a run."""
     report = folder / "report.html"
     passed_on = ("best", "baseline", "intervals", "comparison", "forgetting", "overfitting", "notes", "model", "data")
-    passed_on += ("error", "alignment")
+    passed_on += ("error", "alignment", "length", "annotators", "comparisons", "reward")
     return {
         "run": summary.get("id", folder.name),
         "state": summary.get("state"),
@@ -50,6 +50,11 @@ def _samples_json(folder: Path) -> list[dict[str, Any]]:
 def writes(summary: Summary) -> bool:
     """Whether the run's model writes."""
     return (summary.get("data") or {}).get("kind") in ("text", "align")
+
+
+def prefers(summary: Summary) -> bool:
+    """Whether the run's model scores completions."""
+    return (summary.get("data") or {}).get("kind") == "preference"
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -96,6 +101,8 @@ def metric_name(summary: Summary) -> str:
     """The metric that decides, without its split."""
     name = (summary.get("best") or {}).get("metric")
     known = list(summary.get("metrics") or {})
+    if prefers(summary) and "accuracy" in known:  # the loss decides, and says little to a person
+        return "accuracy"
     return str(name or ("accuracy" if "accuracy" in known or not known else known[0])).removeprefix("validation/")
 
 
@@ -143,10 +150,9 @@ def _best(summary: Summary, rows: list[EpochRow]) -> list[str]:
     if rows and rows[0].step is not None:  # of an aligned model, whose table counts steps
         steps = max(row.step or 0 for row in rows)
         return [f" best step {best['step']} of {steps}: {metric_name(summary)} {number(best['value'])}"]
-    last = f" of {max(row.epoch for row in rows):g}" if rows else ""
-    return [
-        f" best epoch {best['epoch']:g}{last} (step {best['step']}): {metric_name(summary)} {number(best['value'])}"
-    ]
+    last, name = f" of {max(row.epoch for row in rows):g}" if rows else "", metric_name(summary)
+    name = str(best.get("metric") or name).removeprefix("validation/")
+    return [f" best epoch {best['epoch']:g}{last} (step {best['step']}): {name} {number(best['value'])}"]
 
 
 def _verdict(summary: Summary, marks: Marks) -> list[str]:
@@ -182,6 +188,9 @@ def _p_value(value: float | None) -> str:
 
 def _baseline(summary: Summary, name: str, marks: Marks) -> list[str]:
     baseline = (summary.get("baseline") or {}).get(name)
+    if baseline is not None and prefers(summary):
+        known = _p_value((summary.get("length") or {}).get("p_value"))
+        return [f" choosing by length alone: {name} {number(baseline)} ({known})"]
     return [] if baseline is None else [f" without any model: {name} {number(baseline)}"]
 
 

@@ -28,6 +28,8 @@ from tunewright.data.values import plain
 from tunewright.data.written import CHATS, PROMPTS, Format, recognise
 from tunewright.errors import DataError, RecipeError, did_you_mean
 
+BEGINS_BOTH = "completions with their prompt"  # name of the format where no column holds the prompts
+
 
 @dataclass(frozen=True)
 class Group:
@@ -137,7 +139,7 @@ def _as_decided(
         raise DataError(f"{says}; give both the same columns", where=source.name)
     needed = [name for name in form.reading.columns if name not in form.reading.optional]
     missing = [] if form.talks else [name for name in needed if name not in columns]
-    if missing == [PROMPT]:  # what both completions begin with
+    if missing == [PROMPT] and form.name == BEGINS_BOTH:
         return replace(reading, begins_both=True)
     if missing:
         says = f'there is no column "{missing[0]}", which the prompts were read from before; '
@@ -224,7 +226,7 @@ def _with_format(
     if form is not None and isinstance(form.reading, TemplateReading):
         return reading, form, ()
     whole = Template((Part(PROMPT, is_column=True),), COMPLETION, as_given=True)
-    form = Format("prompt and completion", (), TemplateReading(whole, COMPLETION, False), "completion")
+    form = Format(BEGINS_BOTH, (), TemplateReading(whole, COMPLETION, False), "completion")
     says = "no column of prompts: what both completions begin with is the prompt"
     return replace(reading, begins_both=True), form, (says,)
 

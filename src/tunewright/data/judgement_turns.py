@@ -20,18 +20,24 @@ Work = Literal["judge", "write"]
 CLAIM_SECONDS = 15 * 60  # a prompt that somebody looks at isn't given to others for so long
 _RECENT = 50  # judgements that the pace is taken from
 
-_RANKABLE = "(select count(*) from completion where completion.prompt_id = prompt.id) >= 2"
-_STANDING = "judgement.prompt_id = prompt.id and judgement.withdrawn is null"
-_COUNTS = "judgement.flags not like '%\"skip\"%'"
-_BY_ME = f"exists (select 1 from judgement where {_STANDING} and annotator = :annotator)"
-_BY_ANYBODY = f"exists (select 1 from judgement where {_STANDING} and {_COUNTS})"
-_JUDGES = f"(select count(distinct annotator) from judgement where {_STANDING} and {_COUNTS})"
+_COUNTS = "flags not like '%\"skip\"%'"
+# Prompts that can be ranked, with how many people have judged each, and whether this person has seen it.
+_PROMPTS = f"""(
+    select prompt.*, coalesce(done.people, 0) as people, coalesce(done.mine, 0) as mine
+    from prompt
+    join (select prompt_id from completion group by prompt_id having count(*) >= 2) as several
+        on several.prompt_id = prompt.id
+    left join (
+        select prompt_id, max(annotator = :annotator) as mine,
+            count(distinct case when {_COUNTS} then annotator end) as people
+        from judgement where withdrawn is null group by prompt_id
+    ) as done on done.prompt_id = prompt.id
+) as prompt"""
+_FRESH, _SECOND = "people = 0 and mine = 0", "people = 1 and mine = 0"
 _TAKEN = (
     "exists (select 1 from claim where claim.prompt_id = prompt.id and claim.work = :work "
     "and claim.annotator <> :annotator and claim.since > :since)"
 )
-_FRESH = f"{_RANKABLE} and not {_BY_ME} and not {_BY_ANYBODY}"
-_SECOND = f"{_RANKABLE} and not {_BY_ME} and {_JUDGES} = 1"
 
 
 # ---- what is on the page now ----
@@ -70,10 +76,10 @@ def release(connection: Connection, annotator: str, work: Work, prompt_id: str) 
 
 def to_judge(connection: Connection, annotator: str, overlap: float) -> Row | None:
     """The next prompt for this person; see `Judgements.next_task`."""
-    wanted = [_FRESH, _SECOND] if _seconds_left(connection, overlap) else [_FRESH]
+    wanted = [_FRESH, _SECOND] if _seconds_left(_everybody(connection, annotator), overlap) else [_FRESH]
     if _is_due(connection, annotator, overlap):
         wanted.reverse()
-    found = (_first(connection, annotator, "judge", condition) for condition in wanted)
+    found = (_first(connection, annotator, "judge", _PROMPTS, condition) for condition in wanted)
     return next(filter(None, found), None)
 
 
@@ -82,13 +88,15 @@ def to_write(connection: Connection, annotator: str) -> Row | None:
     standing = "demonstration.prompt_id = prompt.id and demonstration.withdrawn is null"
     mine = f"exists (select 1 from demonstration where {standing} and annotator = :annotator)"
     fewest = f"(select count(*) from demonstration where {standing})"
-    return _first(connection, annotator, "write", f"not {mine}", order=f"{fewest}, number")
+    return _first(connection, annotator, "write", "prompt", f"not {mine}", order=f"{fewest}, number")
 
 
-def _first(connection: Connection, annotator: str, work: Work, condition: str, order: str = "number") -> Row | None:
+def _first(
+    connection: Connection, annotator: str, work: Work, prompts: str, condition: str, order: str = "number"
+) -> Row | None:
     values = {"annotator": annotator, "work": work, "since": time.time() - CLAIM_SECONDS}
     return connection.execute(
-        f"select * from prompt where {condition} and not {_TAKEN} order by {order} limit 1",
+        f"select * from {prompts} where {condition} and not {_TAKEN} order by {order} limit 1",
         values,
     ).fetchone()
 
@@ -99,10 +107,18 @@ def _is_due(connection: Connection, annotator: str, overlap: float) -> bool:
     return math.floor((done + 1) * overlap + 1e-9) > math.floor(done * overlap + 1e-9)
 
 
-def _seconds_left(connection: Connection, overlap: float) -> int:
+def _everybody(connection: Connection, annotator: str) -> Row:
+    """How many prompts there are, of each kind."""
+    return connection.execute(
+        f"select count(*) as prompts, coalesce(sum(people > 0), 0) as judged, coalesce(sum(people > 1), 0) as twice, "
+        f"coalesce(sum({_FRESH}), 0) as fresh, coalesce(sum({_SECOND}), 0) as seconds from {_PROMPTS}",
+        {"annotator": annotator},
+    ).fetchone()
+
+
+def _seconds_left(everybody: Row, overlap: float) -> int:
     """Prompts that a second person should still judge."""
-    wanted = round(overlap * _count(connection, f"prompt where {_RANKABLE}"))
-    return max(0, wanted - _count(connection, f"prompt where {_JUDGES} >= 2")) if wanted else 0
+    return max(0, round(overlap * everybody["prompts"]) - everybody["twice"])
 
 
 # ---- how far ----
@@ -111,16 +127,15 @@ def _seconds_left(connection: Connection, overlap: float) -> int:
 def progress(connection: Connection, annotator: str, overlap: float) -> Progress:
     """Counts for one person and for everybody."""
     mine = "judgement where annotator = ? and withdrawn is null and"
-    fresh = _count(connection, f"prompt where {_FRESH}", annotator=annotator)
-    second = _count(connection, f"prompt where {_SECOND}", annotator=annotator)
+    everybody = _everybody(connection, annotator)
     return Progress(
         judged=_count(connection, f"{mine} {_COUNTS}", annotator),
         skipped=_count(connection, f"{mine} not {_COUNTS}", annotator),
         written=_count(connection, "demonstration where annotator = ? and withdrawn is null", annotator),
-        left=fresh + min(second, _seconds_left(connection, overlap)),
-        prompts=_count(connection, f"prompt where {_RANKABLE}"),
-        prompts_judged=_count(connection, f"prompt where {_BY_ANYBODY}"),
-        prompts_judged_twice=_count(connection, f"prompt where {_JUDGES} >= 2"),
+        left=everybody["fresh"] + min(everybody["seconds"], _seconds_left(everybody, overlap)),
+        prompts=everybody["prompts"],
+        prompts_judged=everybody["judged"],
+        prompts_judged_twice=everybody["twice"],
         seconds_per_judgement=_pace(connection, annotator),
     )
 
@@ -134,6 +149,5 @@ def _pace(connection: Connection, annotator: str) -> float | None:
     return statistics.median(row["seconds"] for row in newest) if newest else None
 
 
-def _count(connection: Connection, rest: str, *values: str, **named: str) -> int:
-    found = connection.execute(f"select count(*) from {rest}", named or values)
-    return int(found.fetchone()[0])
+def _count(connection: Connection, rest: str, annotator: str) -> int:
+    return int(connection.execute(f"select count(*) from {rest}", (annotator,)).fetchone()[0])

@@ -93,27 +93,30 @@ def krippendorff_alpha(
     units [N]: the values that each unit got, from whomever; those with fewer than two say nothing and are left out.
     groups [N]: units that stand or fall together (pairs of one prompt); `samples` resamples of these give the interval.
     """
-    values = np.unique([value for unit in units for value in unit]) if any(map(len, units)) else np.zeros(0)
     coded = [number for number, unit in enumerate(units) if len(unit) >= 2]
-    names = list(range(len(units))) if groups is None else list(groups)
-    place = {name: number for number, name in enumerate(dict.fromkeys(names[number] for number in coded))}
-    size = len(values)
-    tables = np.zeros((len(place), size * size))
-    for number in coded:
-        tables[place[names[number]]] += _coincidences(units[number], values).ravel()
     if not coded:
         return Alpha(math.nan, None, 0)
-    value = float(_alphas(tables.sum(0, keepdims=True).reshape(1, size, size), level)[0])
+    names = list(range(len(units))) if groups is None else list(groups)
+    place = {name: number for number, name in enumerate(dict.fromkeys(names[number] for number in coded))}
+    each = _coincidences([units[number] for number in coded])
+    size = each.shape[1]
+    tables = np.zeros((len(place), size, size))
+    np.add.at(tables, [place[names[number]] for number in coded], each)
+    value = float(_alphas(tables.sum(0, keepdims=True), level)[0])
     if not samples or len(place) < 2:
         return Alpha(value, None, len(coded))
-    drawn = _alphas(resampled_sums(tables, samples, seed).reshape(-1, size, size), level)
-    return Alpha(value, percentiles(drawn), len(coded))
+    sums = resampled_sums(tables.reshape(len(tables), -1), samples, seed)
+    return Alpha(value, percentiles(_alphas(sums.reshape(-1, size, size), level)), len(coded))
 
 
-def _coincidences(unit: Sequence[float], values: np.ndarray) -> np.ndarray:
-    """[L, L] ordered pairs of values that different people gave this unit, each weighing 1 / (people - 1)."""
-    counts = np.bincount(np.searchsorted(values, np.asarray(unit)), minlength=len(values)).astype(np.float64)
-    return (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
+def _coincidences(units: Sequence[Sequence[float]]) -> np.ndarray:
+    """[N, L, L] ordered pairs of values that different people gave each unit, each weighing 1 / (people - 1)."""
+    people = np.array([len(unit) for unit in units])
+    values, index = np.unique(np.concatenate([np.asarray(unit, np.float64) for unit in units]), return_inverse=True)
+    counts = np.zeros((len(units), len(values)))
+    np.add.at(counts, (np.repeat(np.arange(len(units)), people), index), 1)
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
+    return pairs / (people - 1)[:, None, None]
 
 
 def _alphas(tables: np.ndarray, level: Level) -> np.ndarray:

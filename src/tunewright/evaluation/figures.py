@@ -49,9 +49,14 @@ def figures(record: Record, deciding: str) -> dict[str, str]:
 def _estimates(record: Record, deciding: str) -> list[charts.Estimate]:
     blind, before = numbers(record.run.get("baseline")).get(deciding), record.untrained.get(deciding)
     after, (low, high) = record.metrics.get(deciding), record.intervals.get(deciding, (None, None))
-    rows = [charts.Estimate("never reading the text", blind)] if blind is not None else []
+    rows = [charts.Estimate(_blind_name(record), blind)] if blind is not None else []
     rows += [charts.Estimate("before training", before, tone="warm")] if before is not None else []
     return rows + ([charts.Estimate("after training", after, low, high, "accent")] if after is not None else [])
+
+
+def _blind_name(record: Record) -> str:
+    """Who is beaten by reading."""
+    return "by length alone" if record.kind == "preference" else "never reading the text"
 
 
 def _points(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -79,7 +84,7 @@ def _metric_series(record: Record, deciding: str) -> list[charts.Series]:
     series = [charts.Series("validation", points, "accent")]
     if blind is not None:
         ends = [(points[0][0], blind), (points[-1][0], blind)]
-        series.append(charts.Series("never reading the text", ends, "faint", dashed=True, dots=False))
+        series.append(charts.Series(_blind_name(record), ends, "faint", dashed=True, dots=False))
     return series
 
 

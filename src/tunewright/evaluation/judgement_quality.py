@@ -115,7 +115,7 @@ def quality(
         longer=longer_share(pairs, lengths),
         nominal=_alpha(pairs, "nominal", samples, seed),
         ordinal=_alpha(pairs, "ordinal", samples, seed),
-        people=tuple(_person(name, judgements) for name in sorted({one.annotator for one in judgements})),
+        people=tuple(_person(name, judgements, pairs) for name in sorted({one.annotator for one in judgements})),
         together=tuple(_together(pairs)),
         seconds=_median(judgements),
         own_triples=own,
@@ -203,9 +203,9 @@ def _together(pairs: Iterable[Pair]) -> Iterable[TwoPeople]:
         yield TwoPeople(first, second, len(outcomes), same, cohen_kappa(ones, others))
 
 
-def _person(name: str, judgements: Iterable[Judgement]) -> Person:
+def _person(name: str, judgements: Iterable[Judgement], every: Iterable[Pair]) -> Person:
     own = [one for one in judgements if one.annotator == name]
-    pairs = pairs_of(own)
+    pairs = [pair for pair in every if pair.annotator == name]
     return Person(
         name=name,
         judged=sum(not one.skipped for one in own),
@@ -239,9 +239,11 @@ def triples(pairs: Sequence[Pair]) -> tuple[Triples, Triples]:
 
 def _circles(pairs: Iterable[Pair]) -> Triples:
     by_prompt: dict[str, dict[tuple[str, str], list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    judged: dict[str, set[int]] = defaultdict(set)
     for pair in pairs:
         by_prompt[pair.prompt_id][pair.unit].append(pair)
-    found = [_circles_of(units) for units in by_prompt.values()]
+        judged[pair.prompt_id].add(pair.judgement)
+    found = [_circles_of(units) for prompt, units in by_prompt.items() if len(judged[prompt]) > 1]
     return Triples(sum(one.circles for one in found), sum(one.total for one in found))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import durable
-from tunewright.evaluation import charts, report_align, report_written, wording
+from tunewright.evaluation import charts, report_align, report_preferences, report_written, wording
 from tunewright.evaluation.evaluate import overfitting_words
 from tunewright.evaluation.figures import confusion_table, figures
 from tunewright.evaluation.mistakes import Mistakes, find_mistakes
@@ -115,6 +115,7 @@ def _sections(record: Record) -> dict[str, Any]:
         "metrics": [] if record.writes else _metric_rows(record, deciding),
         "written": _written(record, deciding),
         "align": _aligned(record, deciding),
+        "preference": report_preferences.parts(record),
         "forgetting": Known(record.forgetting),
         "gain": report_written.gain(record, deciding),
         "warnings": _warnings(record),
@@ -124,7 +125,7 @@ def _sections(record: Record) -> dict[str, Any]:
         "epochs": _epoch_rows(record, shown),
         "per_class": [Known(row) for row in objects(record.judgement.get("per_class"))[:MOST_CLASSES_LISTED]],
         "confused": _confused(record),
-        "mistakes": Mistakes([], 0, 0) if record.writes else find_mistakes(record),
+        "mistakes": Mistakes([], 0, 0) if record.writes or record.kind == "preference" else find_mistakes(record),
         "recipe": [_split_comment(line) for line in record.recipe_text.splitlines()],
         "environment": _flat(record.environment),
         "problems": record.problems,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.evaluation import alignment, direct_preferences, metrics, texts
+from tunewright.evaluation import alignment, direct_preferences, metrics, preferences, texts
 from tunewright.evaluation.digits import metric_digits
 from tunewright.evaluation.record import Record, mapping, number, pair, text
 
@@ -38,6 +38,7 @@ _MEANINGS_BY_KIND = {
     ("loss", "number"): "mean squared error; lower is better",
     ("loss", "text"): "surprise at the truth, in nats per target token; lower is better",
     ("perplexity", "align"): alignment.WORDS["perplexity"][1],
+    **{(name, "preference"): words[1] for name, words in preferences.WORDS.items()},
     **{(name, "align"): words[1] for name, words in direct_preferences.WORDS.items()},
 }
 Tone = Literal["good", "unsure", "bad", "open"]
@@ -64,14 +65,21 @@ def metric_meaning(name: str, kind: str = "single") -> str:
 
 def loss_unit(kind: str) -> str:
     """What losses are counted in."""
-    units = {"multi": "nats per label", "number": "squared error", "text": "nats per target token"}
+    units = {
+        "multi": "nats per label",
+        "number": "squared error",
+        "text": "nats per target token",
+        "preference": "nats per prompt",
+    }
     return units.get(kind, "nats per row")
 
 
 def metric_order(kind: str) -> list[str]:
     """Metrics of a kind of task, as tables list them."""
     aligned = direct_preferences.WORDS | alignment.WORDS
-    return list({"text": texts.WORDS, "align": aligned}.get(kind, metrics.HIGHER_IS_BETTER))
+    return list(
+        {"text": texts.WORDS, "align": aligned, "preference": preferences.WORDS}.get(kind, metrics.HIGHER_IS_BETTER)
+    )
 
 
 def decimals(value: object) -> str:
@@ -158,6 +166,8 @@ def deciding_metric(record: Record) -> str:
     if record.kind == "align":
         known = alignment.HIGHER_IS_BETTER | direct_preferences.HIGHER_IS_BETTER
         return stored if stored in known else "reward"
+    if record.kind == "preference":
+        return "accuracy"
     if not record.writes:
         return stored if stored in metrics.HIGHER_IS_BETTER else metrics.default_metric(record.kind)  # type: ignore[arg-type]
     return "perplexity" if stored in ("loss", "") or stored not in texts.HIGHER_IS_BETTER else stored
@@ -170,6 +180,10 @@ def verdict(record: Record) -> Verdict:
     if state in ("failed", "cancelled", "interrupted"):
         message = text(mapping(record.run.get("error")).get("message")) or _no_word(record.name, state)
         return Verdict("bad", f"The run {'was ' if state != 'failed' else ''}{state}.", message)
+    if record.kind == "preference" and record.metrics:
+        from tunewright.evaluation.report_preferences import verdict as of_preference  # late: it uses the words above
+
+        return of_preference(record)
     if value is None:
         return Verdict("open", "Not judged yet.", "The run folder holds no validation metrics of a final model.")
     if record.kind == "align":

@@ -8,7 +8,6 @@ Shapes: N rows, D features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,22 +36,32 @@ class FrozenHead:
         return (x @ self.weight + self.bias).numpy()
 
 
-def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind, ridge: float) -> FrozenHead:
-    """Least mean loss + ridge / 2 * squared weights; features [N, D], labels int [N] or 0/1 [N, C]."""
+def fit_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    kind: Kind,
+    ridge: float,
+    start: FrozenHead | None = None,
+) -> FrozenHead:
+    """Least mean loss + ridge / 2 * squared weights; features [N, D], labels int [N] or 0/1 [N, C].
+
+    `start`: a head of the same rows to begin from; the end is the same, sooner.
+    """
     x = torch.from_numpy(np.asarray(features, np.float64))
     mean, scale = x.mean(0), x.std(0, correction=0)
     scale = torch.where(scale > 1e-12, scale, torch.ones_like(scale))
-    x = (x - mean) / scale
-    loss_of = _loss(x, torch.from_numpy(np.asarray(labels)), kind)
-    weight = torch.zeros(x.shape[1], num_classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    x, truth = (x - mean) / scale, torch.from_numpy(np.asarray(labels))
+    weight = torch.zeros(x.shape[1], num_classes, dtype=torch.float64) if start is None else start.weight.clone()
+    bias = torch.zeros(num_classes, dtype=torch.float64) if start is None else start.bias.clone()
+    parameters = [weight.requires_grad_(), bias.requires_grad_()]
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        parameters, max_iter=_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-11, line_search_fn="strong_wolfe"
     )
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = loss_of(weight, bias) + ridge / 2 * weight.square().sum()
+        loss = _of_logits(x @ weight + bias, truth, kind) + ridge / 2 * weight.square().sum()
         loss.backward()
         return float(loss.detach())
 
@@ -61,19 +70,20 @@ def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: K
 
 
 def choose_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind, folds: np.ndarray) -> float:
-    """The ridge of least log loss on the rows of one fold after a fit on the others; folds: int [N]."""
+    """The ridge of least log loss on the rows of one fold after a fit on the others; folds: int [N].
+
+    From the strongest down, each from where the last one ended, until the held-out loss has risen twice.
+    """
     learnt, judged = folds != 0, folds == 0
     truth = torch.from_numpy(np.asarray(labels)[judged])
-
-    def held_out(ridge: float) -> float:
-        head = fit_head(features[learnt], labels[learnt], num_classes, kind, ridge)
-        return float(_of_logits(torch.from_numpy(head.logits(features[judged])), truth, kind))
-
-    return min(RIDGES, key=held_out)
-
-
-def _loss(x: Tensor, labels: Tensor, kind: Kind) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda weight, bias: _of_logits(x @ weight + bias, labels, kind)
+    best, least, rises, head = RIDGES[-1], float("inf"), 0, None
+    for ridge in reversed(RIDGES):
+        head = fit_head(features[learnt], labels[learnt], num_classes, kind, ridge, head)
+        loss = float(_of_logits(torch.from_numpy(head.logits(features[judged])), truth, kind))
+        best, least, rises = (ridge, loss, 0) if loss < least else (best, least, rises + 1)
+        if rises == 2:
+            break
+    return best
 
 
 def _of_logits(logits: Tensor, labels: Tensor, kind: Kind) -> Tensor:

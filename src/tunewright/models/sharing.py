@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from tunewright.models.attention import packed_attention_in
 from tunewright.models.forward import Forward
 from tunewright.models.quiet import quiet
-from tunewright.models.starting import learn_only, leave_frozen
+from tunewright.models.starting import START, has_start, learn_only, leave_frozen
+
+LOOKED_AT = 1024  # numbers at either end of a tensor
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def share_body(policy: Forward, scorer: Any) -> SharedBody | None:
     shell = scorer.get_base_model()
     prefix = shell.base_model_prefix
     old: Any = getattr(shell, prefix, None)
-    if old is None or not Forward(scorer).packed or not _same_weights(old, policy.base):
+    if old is None or not Forward(scorer).packed:
+        return None
+    if not _same_weights(old, policy.base, entirely=_base_named(scorer) != _base_named(policy.model)):
         return None
     own = {name: module for name, module in old.named_modules() if hasattr(module, "modules_to_save")}
     if any(".layers." in f".{name}." or isinstance(module, LoraLayer) for name, module in own.items()):
@@ -90,13 +94,30 @@ def _adapted(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
-def _same_weights(scorer: Any, policy: Any) -> bool:
-    """Whether two bodies hold the same base, in the policy's number format."""
+def _base_named(model: Any) -> str | None:
+    """The base that a model's adapters were made for, as PEFT wrote it down."""
+    return model.peft_config[START if has_start(model) else "default"].base_model_name_or_path
+
+
+def _same_weights(scorer: Any, policy: Any, *, entirely: bool) -> bool:
+    """Whether two bodies hold the same base, in the policy's number format.
+
+    Of one file it is enough to look at the beginning and end of each tensor, where merging another adapter would show:
+    what isn't looked at is never read from the disk.
+    """
     own, other = dict(_base_weights(scorer)), dict(_base_weights(policy))
-    return own.keys() == other.keys() and all(
-        tensor.shape == other[name].shape and torch.equal(tensor.to(other[name]), other[name])
-        for name, tensor in own.items()
+    if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in other.items()}:
+        return False
+    return all(
+        torch.equal(mine.to(theirs), theirs)
+        for name in own
+        for mine, theirs in zip(_parts(own[name], entirely), _parts(other[name], entirely), strict=True)
     )
+
+
+def _parts(tensor: Tensor, entirely: bool) -> list[Tensor]:
+    flat = tensor.detach().reshape(-1)
+    return [flat] if entirely or len(flat) <= 2 * LOOKED_AT else [flat[:LOOKED_AT], flat[-LOOKED_AT:]]
 
 
 def _base_weights(body: Any) -> Iterator[tuple[str, Tensor]]:

@@ -70,9 +70,7 @@ class LabelledRows:
         return [row[self.data.columns.text] for row in part.rows]
 
 
-def read_rows(
-    recipe: Recipe, runs: Path = Path("runs"), status: Status = lambda words: None
-) -> LabelledRows:
+def read_rows(recipe: Recipe, runs: Path = Path("runs"), status: Status = lambda words: None) -> LabelledRows:
     """Everything the recipe learns from. Raises UsageError for another task, DataError naming file and row."""
     if recipe.task != "classify":
         raise UsageError(f"is for labels, and the task is {recipe.task}; give a recipe of task classify", field="task")

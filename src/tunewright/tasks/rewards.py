@@ -66,13 +66,12 @@ class MixedReward:
         return [source.scores(prompts, completions) for source in self.sources]
 
     def check(self, prompts: Sequence[Asked]) -> None:
-        """Whether each of these prompts can be scored: their rows are looked at, and the first is tried.
+        """Whether each of these prompts can be scored, by what their rows hold. No model answers yet.
 
-        Raises DataError, ModelError.
+        Raises DataError, UsageError.
         """
         for source in self.sources:
             source.check(prompts)
-        self(prompts[:1], ["" for _ in prompts[:1]])
 
     def sharing(self, policy: Forward) -> MixedReward:
         """The same with every model that stands on the policy's base answering from its layers: a model less in memory.
@@ -142,7 +141,9 @@ class ModelScore:
         with self.body.answering() if self.body else contextlib.nullcontext():
             return self.model.score([self._asked(prompt) for prompt in prompts], completions)
 
-    def check(self, prompts: Sequence[Asked]) -> None: ...
+    def check(self, prompts: Sequence[Asked]) -> None:
+        for prompt in prompts:
+            self.model.rows.row(self._asked(prompt), "")
 
     def sharing(self, policy: Forward) -> ModelScore:
         body = share_body(policy, self.model.model)
