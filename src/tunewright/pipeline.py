@@ -17,6 +17,7 @@ from tunewright import costing, describing, judging, opening, stages
 from tunewright.data.preparing import Tokenized
 from tunewright.learning.checkpoints import Checkpoint
 from tunewright.learning.loop import FitPlan, Hooks
+from tunewright.models.shared_boundary import SharedCaches
 from tunewright.progress import Finished, Listener, Phase, silent
 from tunewright.recipe import Recipe
 from tunewright.recording import Recorder, Stopwatch, now
@@ -34,12 +35,14 @@ def fine_tune(
     resume: str | None = None,
     force: bool = False,
     listener: Listener = silent,
+    shared: Path | None = None,
 ) -> Run:
     """Run a recipe from data to report and return the run.
 
     `data` and `validation` are Python objects that stand for the recipe's files. `resume` names a run to continue; it
-    keeps the recipe it began with; `force` continues it on other versions, threads or device. Raises the errors of
-    `tunewright.errors`; StoppedError when asked to stop, after a checkpoint was saved.
+    keeps the recipe it began with; `force` continues it on other versions, threads or device. `shared`: a folder in
+    which runs on the same base and rows keep what the frozen layers give. Raises the errors of `tunewright.errors`;
+    StoppedError when asked to stop, after a checkpoint was saved.
     """
     watch = Stopwatch()
     recorder, recipe, resuming = opening.open_run(recipe, runs, resume, listener, force=force)
@@ -58,7 +61,8 @@ def fine_tune(
         cost = costing.in_short(costing.priced(resolved, base, tokens, trained, plan, runtime, recorder))
         recorder.tell(describing.header(resolved, task, tokens, base, trained, plan, runtime, recorder.folder, cost))
 
-        caches = stages.build_caches(trained, tokens, runtime, recorder)
+        kept = SharedCaches(shared, base.fingerprint) if shared else None
+        caches = stages.build_caches(trained, tokens, runtime, recorder, kept)
         parts = stages.scoring(
             resolved, tokens, base, trained, caches, runtime, recorder, judging.stopping(stop_signal, runtime)
         )

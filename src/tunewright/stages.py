@@ -29,6 +29,7 @@ from tunewright.learning.tensors import load_trainable
 from tunewright.models.boundary import BoundaryCache, build, size_bytes
 from tunewright.models.forward import Forward
 from tunewright.models.loading import BaseModel, Loaded, add_pad_token, quiet, resolve_base
+from tunewright.models.shared_boundary import SharedCaches
 from tunewright.models.trainable import TrainableReport, TrainableSpec, choose
 from tunewright.planning.memory import bytes_per_token, largest_micro_batch
 from tunewright.progress import Phase
@@ -260,8 +261,13 @@ def _micro_batch_tokens(
     return largest_micro_batch(need, memory_available(), runtime.device, int(lengths.max()), recorder.say)
 
 
-def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder: Recorder) -> Caches:
-    """Boundary activations of both parts, where something below the lowest trained layer can be kept."""
+def build_caches(
+    trained: Trained, tokens: Tokenized, runtime: Runtime, recorder: Recorder, shared: SharedCaches | None = None
+) -> Caches:
+    """Boundary activations of both parts, where something below the lowest trained layer can be kept.
+
+    `shared`: kept there for other runs on the same base and rows, and never removed by this one.
+    """
     forward, k = trained.forward, trained.cached_layers
     if k == 0:
         return Caches()
@@ -275,6 +281,8 @@ def build_caches(trained: Trained, tokens: Tokenized, runtime: Runtime, recorder
         )
         return Caches()
     recorder.tell(Phase(f"computing the {k} frozen layers once ({need / 1e6:,.0f} MB)"))
+    if shared is not None and not isinstance(tokens.train, ComparisonDataset):
+        return Caches(*(shared.kept(forward, part, k) for part in parts.values()))
     folder = recorder.folder / "cache" / f"rank-{runtime.rank}"
     built = {name: build(forward, part, part.lengths, k, folder / f"{name}.npy") for name, part in parts.items()}
     return Caches(built["train"], built["validation"], recorder.folder / "cache")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests import faults, tiny, whole, writing
 from tunewright.data.examples import Row
@@ -201,8 +201,6 @@ def test_a_reference_that_is_gone_is_measured_again(harm, tmp_path, monkeypatch)
     elif harm == "torn":
         path.write_bytes(kept[:-9])
     else:
-        from safetensors.torch import save_file
-
         save_file({name: tensor[:-1].clone() for name, tensor in load_file(path).items()}, path)
     train(resume=folder.name, runs=tmp_path)
     assert path.read_bytes() == kept
@@ -343,7 +341,11 @@ def test_killed_while_the_reference_is_kept(when, tmp_path, monkeypatch):
     with faults.failing(monkeypatch, there, Killed()) as struck, pytest.raises(Killed):
         start(tmp_path, name="broken")
     assert struck
-    resumed = train(resume=next(tmp_path.glob("*broken*")).name, runs=tmp_path)
+    folder = next(tmp_path.glob("*broken*"))
+    if when == "after rename":
+        other_data = {name: tensor + 50 for name, tensor in load_file(folder / align_dpo.REFERENCE).items()}
+        save_file(other_data, folder / align_dpo.REFERENCE)
+    resumed = train(resume=folder.name, runs=tmp_path)
     one, other = whole.tensors(straight.folder / "model"), whole.tensors(resumed.folder / "model")
     assert all(torch.equal(one[name], other[name]) for name in one)
     kept = [load_file(run.folder / align_dpo.REFERENCE) for run in (straight, resumed)]

@@ -111,6 +111,10 @@ def test_by_keyboard_alone_from_the_first_prompt_to_training_data(browser, serve
     browser.until("document.querySelector('.ending')")
     assert "That was the last one" in browser.text()
     assert browser.js("document.title").startswith("Done")
+    browser.press("u")  # even from here
+    browser.until("document.querySelectorAll('.card').length === 3 && !document.querySelector('form.htmx-request')")
+    browser.press("s")
+    browser.until("document.querySelector('.ending')")
 
     with Judgements.open(database, create=False) as store:
         one, two, three = store.judgements()

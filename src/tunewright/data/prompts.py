@@ -67,6 +67,11 @@ def _own(columns: dict[str, Any], name: str) -> Format:
     talks = next((column for column in ("prompt", *CHATS) if _speaks(columns.get(column))), None)
     if talks is not None:
         return Format("messages", (f"prompts: the messages in {talks}",), TalkReading(talks), "assistant")
+    for template, told in (("alpaca", "instruction"), ("question-answer", "question")):
+        if isinstance(columns.get(told), str):
+            made = Template.asking(template, columns)
+            said = f"prompts: {told}, template {template}"
+            return Format("template", (said,), TemplateReading(made, made.completion, several=False), "completion")
     column = next((column for column in (*PROMPTS, *TEXTS) if isinstance(columns.get(column), str)), None)
     if column is None:
         raise DataError(

@@ -72,20 +72,28 @@ def begin(
     own: PpoState,
     rollouts: Rollouts | None,
     hooks: Hooks,
+    save: Callable[[], None],
 ) -> Iteration:
-    """Write and measure (or take what the checkpoint has), look at what was written, find what it teaches."""
+    """Write and measure (or take what the checkpoint has), look at what was written, find what it teaches.
+
+    Asked to stop meanwhile, it saves and raises StoppedError: the iteration begins again on resume.
+    """
     steps = update_steps(ppo_plan, plan.seed, number)
     seconds = None
     if rollouts is None:
         started = time.perf_counter()
-        rollouts = collect(
-            practice,
-            prompt_numbers(ppo_plan, len(practice.prompts), plan.seed, number),
-            steps[: ppo_plan.minibatches],
-            seed=int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0]),
-            max_tokens=state.micro_batch_tokens,
-            stop_if_asked=_stopping(hooks, practice.runtime, state),
-        )
+        try:
+            rollouts = collect(
+                practice,
+                prompt_numbers(ppo_plan, len(practice.prompts), plan.seed, number),
+                steps[: ppo_plan.minibatches],
+                seed=int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0]),
+                max_tokens=state.micro_batch_tokens,
+                stop_if_asked=_stopping(hooks, practice.runtime, state),
+            )
+        except StoppedError:
+            save()
+            raise
         seconds = time.perf_counter() - started
         _look(rollouts, own, ppo_plan, number, hooks)
     objective = PolicyObjective.of(rollouts, practice.value_head, ppo_plan, own.kl_coef)

@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from tunewright.errors import ModelError, StoppedError
+from tunewright.errors import ModelError
 from tunewright.learning.checkpoints import Checkpoint, CheckpointStore
 from tunewright.learning.gradients import Budget, Objective, Term, Training, step_gradient
 from tunewright.learning.iterations import Iteration, PpoState, begin, finish, measure, row_of
@@ -69,24 +69,12 @@ def ppo(
     practice = Practice(
         forward, reference, value_head, prompts, reward, ending, ppo_plan.temperature, ppo_plan.max_new_tokens, runtime
     )
-    state, own = FitState(micro_batch_tokens=plan.micro_batch_tokens), PpoState(ppo_plan.kl_coef)
-    resumed: Rollouts | None = None
-    if resume is not None:
-        resumed = learner.load(resume)
-        state, own = resume.fit(FitState), PpoState.of(resume)
-    iteration: Iteration | None = None
+    place = _place(learner, plan, ppo_plan, resume)
+    state, own = place.state, place.own
+    save = partial(_save, place, learner, checkpoints, ppo_plan, runtime)
     beside = _Beside.of(ptx, plan, ppo_plan)
+    iteration: Iteration | None = None
     forward.model.eval()
-
-    def save() -> None:
-        """Rank 0 writes; the others wait. Rollouts are kept until the last update on them."""
-        if runtime.is_main:
-            over = state.step % ppo_plan.updates_per_iteration == 0
-            going_on = None if over else iteration.rollouts if iteration else resumed
-            learner.save(checkpoints, state.step, {"fit": asdict(state), "ppo": asdict(own)}, going_on)
-            checkpoints.prune(state.best_step)
-        runtime.barrier()
-
     while True:
         # 1. evaluate, if this step is due; 2. remember the best and save
         evaluate_if_due(state, plan, hooks, save)
@@ -96,11 +84,9 @@ def ppo(
         # 4. a new iteration: completions, scored and measured; or those of the checkpoint
         number, position = divmod(state.step, ppo_plan.updates_per_iteration)
         if iteration is None or position == 0:
-            try:
-                iteration = begin(practice, plan, ppo_plan, number, state, own, resumed if position else None, hooks)
-            except StoppedError:  # asked to stop while writing: the iteration begins again on resume
-                save()
-                raise
+            known = place.rollouts if position else None
+            iteration = begin(practice, plan, ppo_plan, number, state, own, known, hooks, save)
+            place.rollouts = iteration.rollouts
         # 5. forward and backward over a minibatch, and over pretraining rows; 6. clip and step
         indices, extra = iteration.steps[position], beside.terms(state.step)
         loss, stop = _gradient(forward, iteration, indices, extra, state, learner, runtime, hooks)
@@ -114,8 +100,7 @@ def ppo(
         if iteration.is_over(position) or state.step == plan.total_steps:
             hooks.log(row_of(state, own, iteration, norm, plan, ppo_plan, ptx is not None))
             finish(own, iteration.rollouts, ppo_plan)
-            if runtime.device == "cpu":
-                give_back()
+            give_back()
         # 8. save where asked; stop where asked
         save_or_stop(state, plan, stop, save)
 
@@ -128,6 +113,35 @@ def _check(forward: Forward, value_head: ValueHead | None, plan: PpoPlan, prompt
         raise ModelError(
             f"a {named} model doesn't write from left to right; {plan.method} needs one that does", field="model"
         )
+
+
+# ---- where the loop is ----
+
+
+@dataclass
+class _Place:
+    """All that a checkpoint remembers beside what learns."""
+
+    state: FitState
+    own: PpoState
+    rollouts: Rollouts | None  # those that are learnt from
+
+
+def _place(learner: Learner, plan: FitPlan, ppo_plan: PpoPlan, resume: Checkpoint | None) -> _Place:
+    """The start, or where the checkpoint was, with everything that learns put back."""
+    if resume is None:
+        return _Place(FitState(micro_batch_tokens=plan.micro_batch_tokens), PpoState(ppo_plan.kl_coef), None)
+    return _Place(resume.fit(FitState), PpoState.of(resume), learner.load(resume))
+
+
+def _save(place: _Place, learner: Learner, checkpoints: CheckpointStore, plan: PpoPlan, runtime: Runtime) -> None:
+    """Rank 0 writes; the others wait. Rollouts are kept until the last update on them."""
+    if runtime.is_main:
+        inside = place.state.step % plan.updates_per_iteration > 0
+        state = {"fit": asdict(place.state), "ppo": asdict(place.own)}
+        learner.save(checkpoints, place.state.step, state, place.rollouts if inside else None)
+        checkpoints.prune(place.state.best_step)
+    runtime.barrier()
 
 
 # ---- an update ----

@@ -28,7 +28,7 @@ from tunewright.errors import DataError, UsageError
 from tunewright.models.sampling import Sampling
 from tunewright.serving.writer import Writer
 
-BLOCK = 64  # completions that are drawn, then kept together; an interruption loses at most these
+BLOCK = 32  # completions that are drawn, then kept together; an interruption loses at most these
 HUMAN = "human"  # the origin of what stands in the file itself
 
 

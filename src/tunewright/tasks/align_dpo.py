@@ -7,7 +7,6 @@ PPO and GRPO, which learn from a reward, are `align`.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from tunewright.learning.rollouts import Asked, Ending
 from tunewright.models.context import context_length
 from tunewright.models.finding import BaseModel, resolve_base
 from tunewright.models.opened import Loaded
-from tunewright.models.starting import Reference, load_policy
+from tunewright.models.starting import load_policy
 from tunewright.models.writers import new_modules
 from tunewright.progress import Phase
 from tunewright.recipe import Recipe
@@ -235,23 +234,16 @@ def _measured_reference(lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
         if number:
             raise StoppedError("stopped before the first step; continue with --resume", signal_number=number)
 
-    # A model that learns whole is its own reference until its first step: nothing has been read into it yet.
-    with _starting(lesson) as forward:
-        train, validation = (
-            completion_logprobs(forward, part, cache=cache, runtime=lesson.runtime, before_batch=stop_if_asked)
-            for part, cache in parts
-        )
+    # Nothing has been learnt and no checkpoint read yet, whatever learns: the policy still is the reference.
+    train, validation = (
+        completion_logprobs(lesson.forward, part, cache=cache, runtime=lesson.runtime, before_batch=stop_if_asked)
+        for part, cache in parts
+    )
     lesson.recorder.write_tensors(
         REFERENCE, {"train": torch.from_numpy(train), "validation": torch.from_numpy(validation)}
     )
     lesson.runtime.barrier()
     return train, validation
-
-
-def _starting(lesson: Lesson) -> Any:
-    """The starting model's forward, inside."""
-    has_adapters = hasattr(lesson.forward.model, "peft_config")
-    return Reference(lesson.forward).running() if has_adapters else contextlib.nullcontext(lesson.forward)
 
 
 def _kept_reference(lesson: Lesson) -> tuple[np.ndarray, np.ndarray] | None:

@@ -50,7 +50,8 @@ class Place:
         """Host names that may stand in the address bar; the address a connection came in by is allowed besides."""
         if self.is_loopback:
             return LOOPBACK_NAMES
-        known = {self.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+        machine = socket.gethostname().lower()
+        known = {self.host.lower(), machine, f"{machine}.local"}
         return frozenset(LOOPBACK_NAMES | {name for name in known if not _is_address(name)})
 
 
@@ -127,11 +128,18 @@ async def _serve(server: uvicorn.Server, place: Place, entrance: Entrance, opene
 
 
 def _shown(place: Place) -> str:
-    """The address to tell people: what was asked for, or, listening everywhere, this machine's name."""
-    address = place.listening.getsockname()[0].partition("%")[0]
-    if ipaddress.ip_address(address).is_unspecified:
-        return socket.gethostname()
-    return f"[{place.host}]" if ":" in place.host else place.host
+    """The address to tell people: what was asked for, or, listening everywhere, the one that others reach."""
+    address = ipaddress.ip_address(place.listening.getsockname()[0].partition("%")[0])
+    if not address.is_unspecified:
+        return f"[{place.host}]" if ":" in place.host else place.host
+    with socket.socket(place.listening.family, socket.SOCK_DGRAM) as outward:
+        try:
+            # Asks the system which of its addresses it would use; nothing is sent.
+            outward.connect(("192.0.2.1" if address.version == 4 else "2001:db8::1", 9))
+            found = str(outward.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+    return f"[{found}]" if ":" in found else found
 
 
 # ---- the guard, tried from outside ----
