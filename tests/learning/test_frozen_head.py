@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from tunewright.learning.frozen_head import RIDGES, choose_ridge, fit_head
+from tests import tiny
+from tunewright.data.word_features import word_table
+from tunewright.learning.frozen_head import RIDGES, choose_ridge, fit_head, fit_words
 
 
 def _made(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -54,3 +57,14 @@ def test_noise_asks_for_a_strong_ridge_and_signal_for_a_weak_one() -> None:
     clear = noise.copy()
     clear[:, 0] += 4 * labels
     assert choose_ridge(clear, labels, 2, "single", folds) < max(RIDGES)
+
+
+def test_on_words_it_is_scikit_learn_too() -> None:
+    rows = tiny.sentences(150)
+    texts, labels = [row["text"] for row in rows], np.array([row["label"] == "positive" for row in rows]).astype(int)
+    table = word_table(texts)
+    head = fit_words(table, labels, 2, "single")
+    dense = coo_array((table.values, (table.rows, table.columns)), shape=(150, table.num_columns)).toarray()
+    theirs = LogisticRegression(C=2 / 0.1, tol=1e-10, max_iter=5000).fit(dense, labels)
+    logits = head.logits(table)
+    assert 1 / (1 + np.exp(logits[:, 0] - logits[:, 1])) == pytest.approx(theirs.predict_proba(dense)[:, 1], abs=1e-4)

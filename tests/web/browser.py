@@ -196,11 +196,12 @@ class Browser:
         """What one reads on the page."""
         return str(self.js("document.body.innerText"))
 
-    def press(self, *keys: str, modifiers: int = 0) -> None:
-        """Keys one after the other: single characters, or names as Enter."""
+    def press(self, *keys: str, modifiers: int = 0, held: bool = False) -> None:
+        """Keys one after the other: single characters, or names as Enter; `held` ones repeat."""
         for key in keys:
             code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
             down: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+            down["autoRepeat"] = held
             self.call("Input.dispatchKeyEvent", type="keyDown", text="" if modifiers else text, **down)
             self.call("Input.dispatchKeyEvent", type="keyUp", **down)
 

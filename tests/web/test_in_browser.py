@@ -90,6 +90,9 @@ def test_by_keyboard_alone_from_the_first_prompt_to_training_data(browser, serve
     assert chosen(browser) == [2, 3, 1]  # the last one followed
     assert hint(browser) == "3 › 1 › 2. Enter saves it."
     save(browser)
+    assert browser.js("document.querySelector('#progress').innerText").split()[:3] == ["1", "judged", "2"]
+    browser.until("document.querySelector('#live .measures')")  # the panel came by itself, and only it
+    assert browser.js("document.title").startswith("Rank")
 
     second = prompt(browser)
     browser.press("2", "=", "1")
@@ -157,6 +160,7 @@ def test_the_keys_one_by_one(browser, served):
     assert (chosen(browser), hint(browser)) == ([1, 1, 1], "All the same. Enter saves it.")
     browser.press("9", "x", "Tab")
     assert chosen(browser) == [1, 1, 1]
+    browser.press("1", held=True)  # a key that is held down
     browser.press("1", modifiers=2)  # Ctrl is the browser's
     assert chosen(browser) == [1, 1, 1]
 

@@ -1,13 +1,14 @@
-"""Logistic regression on what a frozen model makes of each text: a head that is trained in seconds.
+"""Logistic regression on what a frozen model makes of each text, or on its words: heads trained in seconds.
 
 The quick way to probabilities for rows that a model didn't learn, and to a learning curve, where training the model
 itself many times would take hours. Convex: one answer, whatever the seed. The ridge is chosen by held-out log loss.
 
-Shapes: N rows, D features, C classes.
+Shapes: N rows, D features, V words, C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunewright.data.word_features import WordTable
+
 Kind = Literal["single", "multi"]
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the mean loss
+WORD_RIDGE = 0.1  # scikit-learn's C = 10: words are many, and each says little
 _ITERATIONS = 200
 
 
@@ -36,6 +40,18 @@ class FrozenHead:
         return (x @ self.weight + self.bias).numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class WordHead:
+    """The same on a table of words, which is scaled already."""
+
+    weight: Tensor  # float64 [V, C]
+    bias: Tensor  # float64 [C]
+
+    def logits(self, table: WordTable) -> np.ndarray:
+        """float64 [N, C]."""
+        return (torch.sparse.mm(_sparse(table), self.weight) + self.bias).numpy()
+
+
 def fit_head(
     features: np.ndarray,
     labels: np.ndarray,
@@ -51,9 +67,30 @@ def fit_head(
     x = torch.from_numpy(np.asarray(features, np.float64))
     mean, scale = x.mean(0), x.std(0, correction=0)
     scale = torch.where(scale > 1e-12, scale, torch.ones_like(scale))
-    x, truth = (x - mean) / scale, torch.from_numpy(np.asarray(labels))
+    x = (x - mean) / scale
     weight = torch.zeros(x.shape[1], num_classes, dtype=torch.float64) if start is None else start.weight.clone()
     bias = torch.zeros(num_classes, dtype=torch.float64) if start is None else start.bias.clone()
+    _minimise(lambda: x @ weight, weight, bias, labels, kind, ridge)
+    return FrozenHead(mean, scale, weight.detach(), bias.detach(), ridge)
+
+
+def fit_words(
+    table: WordTable, labels: np.ndarray, num_classes: int, kind: Kind, ridge: float | None = None
+) -> WordHead:
+    """The same on words, for the labels of the table's rows; default: a ridge of a tenth of a row."""
+    x = _sparse(table)
+    weight = torch.zeros(table.num_columns, num_classes, dtype=torch.float64)
+    bias = torch.zeros(num_classes, dtype=torch.float64)
+    strength = ridge if ridge is not None else WORD_RIDGE / max(1, table.num_rows)
+    _minimise(lambda: torch.sparse.mm(x, weight), weight, bias, labels, kind, strength)
+    return WordHead(weight.detach(), bias.detach())
+
+
+def _minimise(
+    products: Callable[[], Tensor], weight: Tensor, bias: Tensor, labels: np.ndarray, kind: Kind, ridge: float
+) -> None:
+    """L-BFGS to the minimum; changes weight and bias."""
+    truth = torch.from_numpy(np.asarray(labels))
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-11, line_search_fn="strong_wolfe"
@@ -61,12 +98,19 @@ def fit_head(
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = _of_logits(x @ weight + bias, truth, kind) + ridge / 2 * weight.square().sum()
+        loss = _of_logits(products() + bias, truth, kind) + ridge / 2 * weight.square().sum()
         loss.backward()
         return float(loss.detach())
 
     optimizer.step(closure)
-    return FrozenHead(mean, scale, weight.detach(), bias.detach(), ridge)
+
+
+def _sparse(table: WordTable) -> Tensor:
+    indices = torch.from_numpy(np.stack([table.rows, table.columns]))
+    size = (table.num_rows, table.num_columns)
+    return torch.sparse_coo_tensor(
+        indices, torch.from_numpy(table.values), size, is_coalesced=True, check_invariants=False
+    )
 
 
 def choose_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int, kind: Kind, folds: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +27,13 @@ VERSION = 1
 LONGEST_WAIT = 6 * 3600.0  # seconds for another run that is building the same
 
 
-@dataclass(frozen=True)
+@dataclass
 class SharedCaches:
     """A folder of them, and the base that all of them are of."""
 
     folder: Path
     base: str  # fingerprint of its weights
+    seconds: float = 0.0  # that whoever built the caches asked for here spent on them
 
     def kept(
         self,
@@ -48,9 +50,11 @@ class SharedCaches:
         if lock is None:
             raise MachineError("another run has been building this cache for hours; stop it", where=str(path))
         try:
-            return _opened(path, forward, part, k) or _built(path, forward, part, k, on_progress)
+            found = _opened(path, forward, part, k) or _built(path, forward, part, k, on_progress)
         finally:
             lock.release()
+        self.seconds += float(_note(path)["seconds"])
+        return found
 
     def _key(self, forward: Forward, part: TokenizedDataset, k: int) -> str:
         rows = hashlib.sha256(np.ascontiguousarray(part.rows).tobytes() + part.lengths.tobytes()).hexdigest()
@@ -61,22 +65,25 @@ class SharedCaches:
 
 def _opened(path: Path, forward: Forward, part: TokenizedDataset, k: int) -> BoundaryCache | None:
     """The file that is there; its note is written last, so one without is half a file."""
-    note = path.with_suffix(".json")
-    if not note.is_file():
+    if not path.with_suffix(".json").is_file():
         return None
-    said: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
     sizes = np.ones_like(part.lengths) if keeps_one_vector(forward, k) else part.lengths
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     states = np.load(path, mmap_mode="r", allow_pickle=False)
-    return BoundaryCache(k, states, offsets, str(said["fingerprint"]))
+    return BoundaryCache(k, states, offsets, str(_note(path)["fingerprint"]))
+
+
+def _note(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def _built(
     path: Path, forward: Forward, part: TokenizedDataset, k: int, on_progress: Callable[[int, int], None]
 ) -> BoundaryCache:
-    writing = path.with_name(f".{path.name}.writing")
+    begin, writing = time.perf_counter(), path.with_name(f".{path.name}.writing")
     made = build(forward, part, part.lengths, k, writing, on_progress)
     with durable.storing(path, "boundary cache can't be written"):
         durable.rename(writing, path)
-        durable.write_text(path.with_suffix(".json"), json.dumps({"fingerprint": made.fingerprint}))
+        note = {"fingerprint": made.fingerprint, "seconds": round(time.perf_counter() - begin, 3)}
+        durable.write_text(path.with_suffix(".json"), json.dumps(note))
     return replace(made, states=np.load(path, mmap_mode="r", allow_pickle=False))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tunewright.models.attention import packed_attention_in
 from tunewright.models.forward import Forward
 from tunewright.models.quiet import quiet
-from tunewright.models.starting import START, has_start, learn_only, leave_frozen
+from tunewright.models.starting import START, has_start, learn_only
 
 LOOKED_AT = 1024  # numbers at either end of a tensor
 
@@ -149,6 +149,5 @@ def _move_adapters(layers: dict[str, Any], policy: Forward, name: str) -> None:
             for side in ("lora_A", "lora_B"):
                 getattr(layer, side)[name].weight.data = getattr(layers[path], side)["default"].weight.data
             layer.scaling[name] = layers[path].scaling["default"]
-        leave_frozen(layer, name)
         layer.set_adapter(active.get(path, []))
     learn_only(model, learns)

@@ -1,10 +1,12 @@
 """Answers to every row by a model that didn't learn it, and from them the labels that are probably wrong.
 
     rows -> k folds (equal texts together) -> a model per fold, trained on the others -> probabilities -> doubts
+                                          └-> a regression on words per fold --------┘ (stacked)
 
 `trained` fine-tunes as the recipe says, once per fold: exact, and as long as that many runs. `quick` trains only a
 logistic regression on the frozen base model's features: seconds after one pass over the texts, and less to be trusted
-the less the frozen base knows. A finished run's own held-out rows need neither.
+the less the frozen base knows. Either is stacked with a regression on words, whose mistakes are others, as far as that
+one adds anything. A finished run's own held-out rows need none of it.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tunewright.data.word_features import word_table
 from tunewright.errors import UsageError
 from tunewright.evaluation.folds import fold_of, train_and_held_out
 from tunewright.evaluation.metrics import metrics, probabilities
+from tunewright.evaluation.stacking import stacked
 from tunewright.evaluation.wrong_labels import Doubts, conflicting_rows, find_doubts
-from tunewright.learning.frozen_head import choose_ridge, fit_head
+from tunewright.learning.frozen_head import choose_ridge, fit_head, fit_words
 from tunewright.runs import RunRef
 from tunewright.tasks.calibrating import held_out_of_run
 from tunewright.tasks.labelled_rows import LabelledRows, Status, features_of
@@ -73,12 +77,23 @@ def out_of_fold_logits(
         words = f"fold {fold + 1} of {num_folds}"
         status(words)
         if features is not None:
-            found[judged] = _quick(rows, features, learnt, judged)
+            found[judged] = quick_logits(rows, features, learnt, features[judged])
             continue
         path = scratch(rows, "out-of-fold") / f"fold-{fold + 1}-of-{num_folds}.safetensors"
         found[judged] = logits_of_part(
             rows, learnt, (part, judged), path, seed, runs, lambda said, words=words: status(f"{words}: {said}")
         )
+    return found
+
+
+def out_of_fold_words(rows: LabelledRows, num_folds: int) -> np.ndarray:
+    """float64 [N, C]: the same by logistic regression on the rows' words, on the same folds."""
+    part, count = rows.train, rows.data.labels.num_outputs
+    folds = fold_of(rows.strata(part.labels), num_folds, rows.recipe.training.seed, part.hashes)
+    table, found = word_table(rows.texts(part)), np.zeros((len(part), count))
+    for learnt, judged in train_and_held_out(folds):
+        head = fit_words(table.part(learnt), part.labels[learnt], count, rows.kind)
+        found[judged] = head.logits(table.part(judged))
     return found
 
 
@@ -92,7 +107,8 @@ def doubtful_rows(
     part, label = rows.train, rows.data.columns.label
     assert label is not None
     texts = rows.texts(part)
-    status("looking for equal texts")
+    status("reading words")
+    logits, _ = stacked([logits, out_of_fold_words(rows, num_folds)], part.labels, rows.kind)
     return Doubtful(
         find_doubts(probabilities(logits, rows.kind), part.labels, rows.kind),
         rows.data.labels.names,
@@ -130,11 +146,6 @@ def _refuse_numbers(kind: str) -> None:
     if kind == "number":
         raise UsageError("these labels are numbers, which no class contradicts; a run's report lists the rows that "
                          "cost most")  # fmt: skip
-
-
-def _quick(rows: LabelledRows, features: np.ndarray, learnt: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Logits of the judged rows after a fit on the learnt ones, its ridge chosen among those."""
-    return quick_logits(rows, features, learnt, features[judged])
 
 
 def quick_logits(rows: LabelledRows, features: np.ndarray, learnt: np.ndarray, judged: np.ndarray) -> np.ndarray:
