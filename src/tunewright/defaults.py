@@ -151,11 +151,11 @@ def _epochs(n: int, kind: str, values: Mapping[str, Any]) -> tuple[float, str]:
 
 
 RATES = {  # method -> kind of facts -> rate and reason; "large": beyond 500 million parameters
-    "head": {"labels": 1e-3, "text": 2e-4, "preference": 1e-3, "align": 1e-5},
-    "lora": {"labels": 5e-4, "text": 5e-4, "preference": 2e-4, "align": 1e-4},
-    "lora, large": {"labels": 2e-4, "text": 2e-4, "preference": 5e-5, "align": 2e-5},
-    "full": {"labels": 5e-5, "text": 5e-5, "preference": 1e-5, "align": 2e-6},
-    "full, large": {"labels": 1e-5, "text": 1e-5, "preference": 5e-6, "align": 1e-6},
+    "head": {"labels": 1e-3, "text": 2e-4, "preference": 1e-3, "align": 1e-5, "dpo": 1e-5},
+    "lora": {"labels": 5e-4, "text": 5e-4, "preference": 2e-4, "align": 3e-4, "dpo": 5e-5},
+    "lora, large": {"labels": 2e-4, "text": 2e-4, "preference": 5e-5, "align": 2e-5, "dpo": 1e-5},
+    "full": {"labels": 5e-5, "text": 5e-5, "preference": 1e-5, "align": 2e-6, "dpo": 2e-6},
+    "full, large": {"labels": 1e-5, "text": 1e-5, "preference": 5e-6, "align": 1e-6, "dpo": 1e-6},
 }
 RATE_WORDS = {
     "head": "a new head on a frozen model",
@@ -169,6 +169,8 @@ RATE_WORDS = {
 def _learning_rate(method: str, facts: Facts) -> tuple[float, str]:
     size = method if facts.num_parameters <= 500_000_000 or method == "head" else f"{method}, large"
     kind = facts.kind if facts.kind in RATES[size] else "labels"
+    if kind == "preference" and facts.completion_lengths is not None:
+        kind = "dpo"
     return RATES[size][kind], RATE_WORDS[size]
 
 

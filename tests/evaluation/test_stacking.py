@@ -38,6 +38,8 @@ def test_weights_are_those_that_scipy_finds() -> None:
 def test_a_model_against_the_truth_weighs_nothing(kind: Kind) -> None:
     one, _, labels = _made(300)
     truth = labels if kind == "single" else np.eye(3)[labels]
-    _, weights = stacked([one, -one], truth, kind)
+    against = np.random.default_rng(1).normal(size=one.shape)
+    against[np.arange(300), labels] -= 0.5
+    _, weights = stacked([one, against], truth, kind)
     assert weights[1] == 0.0
     assert weights[0] > 0.1

@@ -17,7 +17,7 @@ from tests import whole
 from tests.faults import failing, passed
 from tests.learning import small_ppo
 from tunewright.errors import DivergedError, ModelError, UsageError
-from tunewright.learning import iterations, ppo_loop
+from tunewright.learning import iterations, policy, ppo_loop, rollouts
 from tunewright.learning.checkpoints import CheckpointStore
 from tunewright.learning.policy import PolicyObjective
 from tunewright.learning.ppo_plan import PpoPlan
@@ -187,6 +187,23 @@ def test_ratio_is_one_at_the_first_update(tmp_path, monkeypatch, precision):
     assert not torch.cat(seen)[:, 5].any()  # nothing is clipped
 
 
+def test_measured_in_the_micro_batches_of_the_first_updates(tmp_path, monkeypatch):
+    """Products of other shapes round otherwise: the same texts side by side give the same bits."""
+    parts = []
+    real = rollouts.at_completions
+
+    def at_completions(forward, value_head, known, indices, temperature, device):
+        parts.append(indices.tolist())
+        return real(forward, value_head, known, indices, temperature, device)
+
+    for module in (rollouts, policy):
+        monkeypatch.setattr(module, "at_completions", at_completions)
+    small_ppo.run(tmp_path, plan=small_ppo.but(total_steps=2))
+    third = len(parts) // 3
+    assert third > 2  # both updates are cut
+    assert parts[:third] == parts[third : 2 * third] == parts[2 * third :]  # policy, reference, two updates
+
+
 def test_dropout_stays_off(tmp_path):
     """Adapters with dropout learn the same as adapters without."""
     with_dropout = small_ppo.run(tmp_path / "a")
@@ -336,17 +353,17 @@ def test_collapse_is_said_once_also_over_a_resume(tmp_path, monkeypatch):
     real = iterations.collect
 
     def collect(practice, numbers, steps, **settings):
-        rollouts = real(practice, numbers, steps, **settings)
+        found = real(practice, numbers, steps, **settings)
         first = not collect.count
         collect.count += 1
         if first:
-            return replace(rollouts, ended=torch.ones(6, dtype=torch.bool))
+            return replace(found, ended=torch.ones(6, dtype=torch.bool))
         return replace(
-            rollouts,
-            completions=torch.where(rollouts.completion_mask, 9, 0),
-            completion_mask=torch.ones_like(rollouts.completion_mask),
+            found,
+            completions=torch.where(found.completion_mask, 9, 0),
+            completion_mask=torch.ones_like(found.completion_mask),
             ended=torch.zeros(6, dtype=torch.bool),
-            ref_logprobs=rollouts.logprobs + 1.0,
+            ref_logprobs=found.logprobs + 1.0,
         )
 
     collect.count = 0

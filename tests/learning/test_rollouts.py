@@ -233,3 +233,5 @@ def test_every_rollout_once_per_ppo_epoch():
         assert sorted(np.concatenate(steps[start : start + 3])) == list(range(7))
     assert not np.array_equal(np.concatenate(steps[:3]), np.concatenate(steps[3:]))
     assert all(np.array_equal(a, b) for a, b in zip(steps, update_steps(plan, 7, 4), strict=True))
+    for other in (update_steps(plan, 7, 5), update_steps(plan, 8, 4)):
+        assert not np.array_equal(np.concatenate(steps), np.concatenate(other))

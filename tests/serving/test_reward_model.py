@@ -11,6 +11,7 @@ from tests import comparing, whole
 from tunewright.errors import DataError, ModelError, UsageError
 from tunewright.library import load
 from tunewright.serving.answering import answer_file, needs_writer, open_model
+from tunewright.serving.export import export
 from tunewright.serving.reward_model import Normalisation, RewardModel, is_reward_model
 
 GOOD, BAD = "a really good story", "a really bad story"
@@ -76,6 +77,14 @@ def test_a_checkpoint_scores_otherwise_than_the_final_model():
         for step in steps
     ]
     assert len(steps) > 1 and len(set(scores)) == len(scores)
+
+
+@pytest.mark.parametrize("to", ["merged", "adapter"])
+def test_exported_it_scores_alike(to, model, tmp_path):
+    folder = export(comparing.finished().folder / "model", to, tmp_path / "out")
+    again = RewardModel.load(folder)
+    prompts, said = ["the film was", "the plot really was"], [GOOD, BAD]
+    np.testing.assert_allclose(again.score(prompts, said), model.score(prompts, said), atol=1e-4)
 
 
 # ---- files ----

@@ -83,6 +83,8 @@ def test_by_keyboard_alone_from_the_first_prompt_to_training_data(browser, serve
     enter(browser, served)
     assert served.token not in browser.js("location.href")
     assert browser.js("document.cookie") == ""  # scripts can't read the key
+    browser.until("document.querySelector('#live .measures')")  # the panel came by itself, and only it
+    assert browser.js("new Promise(done => setTimeout(() => done(document.title), 100))").startswith("Rank")
 
     first = prompt(browser)
     shown = browser.js("[...document.querySelectorAll('[name=shown]')].map(i => i.value)")
@@ -91,8 +93,6 @@ def test_by_keyboard_alone_from_the_first_prompt_to_training_data(browser, serve
     assert hint(browser) == "3 › 1 › 2. Enter saves it."
     save(browser)
     assert browser.js("document.querySelector('#progress').innerText").split()[:3] == ["1", "judged", "2"]
-    browser.until("document.querySelector('#live .measures')")  # the panel came by itself, and only it
-    assert browser.js("document.title").startswith("Rank")
 
     second = prompt(browser)
     browser.press("2", "=", "1")

@@ -23,6 +23,7 @@ from tunewright.models.quiet import quiet
 from tunewright.models.saving import rewrite_adapter_base
 from tunewright.models.writers import probe_logits
 from tunewright.scanning.models import copy_model, scan_model
+from tunewright.serving.reward_model import REWARD
 
 TOLERANCE = 1e-4  # fp32, relative to the largest logit: merging adds the same numbers in another order
 PROBE_TEXTS, PROBE_TOKENS = 6, 16
@@ -88,8 +89,8 @@ def _merge(model_folder: Path, folder: Path) -> None:
 
 
 def _keep_format(model_folder: Path, folder: Path) -> None:
-    """How prompts are made, and how sure answers are, goes where the model goes."""
-    for name in (PROMPT_FORMAT, CALIBRATION):
+    """How prompts are made, how sure answers are, where scores have their zero: they go where the model goes."""
+    for name in (PROMPT_FORMAT, CALIBRATION, REWARD):
         if (model_folder / name).is_file():
             shutil.copy2(model_folder / name, folder / name)
 

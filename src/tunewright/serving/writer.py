@@ -24,11 +24,11 @@ from tunewright.data.pairs_tokens import pair_rows
 from tunewright.data.written import Format, kept_in
 from tunewright.data.written_tokens import RowEncoder
 from tunewright.errors import ModelError
-from tunewright.learning.tensors import load_weights
 from tunewright.models.context import NO_LIMIT, context_length
 from tunewright.models.finding import BaseModel, from_hub, resolve_base
 from tunewright.models.forward import Forward
 from tunewright.models.generation import Generated, generate
+from tunewright.models.joining import load_learnt
 from tunewright.models.loading import Loaded, load_saved
 from tunewright.models.quiet import quiet
 from tunewright.models.sampling import Sampling
@@ -90,7 +90,7 @@ class Writer:
             raise ModelError("is a classifier, which writes nothing; use predict and evaluate", where=str(folder))
         if weights is not None:
             check_headers(weights)
-            load_weights(loaded.model, load_file(weights / "weights.safetensors"))
+            load_learnt(loaded.model, load_file(weights / "weights.safetensors"))
         form, beside = kept_in(folder)
         return cls._of(loaded, form, _limit(beside))
 

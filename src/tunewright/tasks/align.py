@@ -34,6 +34,7 @@ from tunewright.learning.ppo_plan import PpoPlan
 from tunewright.learning.rollouts import Asked, Ending
 from tunewright.models.context import context_length
 from tunewright.models.finding import BaseModel, resolve_base
+from tunewright.models.forward import Forward
 from tunewright.models.opened import Loaded
 from tunewright.models.starting import Reference, load_policy
 from tunewright.models.value_head import ValueHead
@@ -192,7 +193,13 @@ class Align:
             shown=self._shown(parts, encoder),
             wanted=wanted_completions(_rows(source, rows), encoder),
         )
+        self._share(parts.forward)
         return AlignScorer(held_out, Reference.of(parts.forward), self.reward, self.judge, parts)
+
+    def _share(self, policy: Forward) -> None:
+        """From now on whatever stands on the policy's own base answers from its layers; the bodies of its own go."""
+        self.__dict__["reward"] = self.reward.sharing(policy)
+        self.__dict__["judge"] = self.judge.sharing(policy) if self.judge else None
 
     def _shown(self, parts: ScoringParts, encoder: RowEncoder) -> Prompts | None:
         """The recipe's own prompts."""

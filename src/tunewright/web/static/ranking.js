@@ -106,7 +106,7 @@
     n: () => {
       const note = form().querySelector(".note");
       note.open = true;
-      note.querySelector("textarea").focus();
+      note.querySelector("textarea").focus({ preventScroll: true });
     },
   };
 
