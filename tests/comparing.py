@@ -25,10 +25,8 @@ def rows(n: int = 100) -> list[dict[str, Any]]:
     generator = random.Random(1)
 
     def said(kind: str) -> str:
-        words = generator.choices(tiny.WORDS["neither"], k=generator.randint(1, 6)) + [
-            generator.choice(tiny.WORDS[kind])
-        ]
-        return " ".join(words)
+        words = generator.choices(tiny.WORDS["neither"], k=generator.randint(1, 6))
+        return " ".join([*words, generator.choice(tiny.WORDS[kind])])
 
     found: list[dict[str, Any]] = []
     for i in range(n):

@@ -63,6 +63,11 @@ class RewardRecipe(Part):
     value: Literal["probability", "log_odds"] = "log_odds"
     """What of the classifier's belief is the score; log-odds still grow where the probability is near 1."""
 
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return [value] if isinstance(value, (dict, RuleRecipe)) else value
+
     @model_validator(mode="after")
     def _one_source(self) -> RewardRecipe:
         given = [name for name in ("model", "classifier", "rules") if getattr(self, name) is not None]

@@ -206,6 +206,8 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
 
 _PARTS = {name for name in Recipe.model_fields if name in ("data", "trainable", "training", "align", "evaluation")}
 
+_LISTS = ("reward", "reward.rules")  # may be given whole, or by the settings of their only member
+
 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Put one `a.b=c` into the nested values."""
@@ -213,7 +215,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     known = _paths()
     if not equals:
         raise RecipeError(f'"-s {override}" has no "="; write -s training.learning_rate=1e-4', field=key)
-    if key not in known:
+    if key not in known and key not in _LISTS:
         raise RecipeError(f'"{key}" is not a setting.{nearest_setting(key, known)}', field=key)
     try:
         value = yaml.load(text, Loader=_Loader) if text else ""  # noqa: S506 - a SafeLoader
@@ -221,9 +223,18 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = text
     *parents, last = key.split(".")
     for name in parents:
-        inner = values.setdefault(name, {})
-        values = inner if isinstance(inner, dict) else values.__setitem__(name, {}) or values[name]
+        values[name] = _only(values.get(name), name, key)
+        values = values[name]
     values[last] = value
+
+
+def _only(there: Any, name: str, key: str) -> dict[str, Any]:
+    """The settings under a name, in a copy: those of a list's only member, none where nothing is there."""
+    if isinstance(there, list) and len(there) > 1:
+        says = f'"{name}" is a list of {len(there)}, and "{key}" doesn\'t say of which; change it in the recipe'
+        raise RecipeError(says, field=key)
+    there = there[0] if isinstance(there, list) and there else there
+    return dict(there) if isinstance(there, Mapping) else {}
 
 
 def _yaml_place(path: Path, error: Exception) -> str:

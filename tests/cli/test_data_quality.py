@@ -37,7 +37,7 @@ def test_doubtful_rows_are_listed_and_written(here, tunewright):
     assert "1 text has more than one label" in out
     assert "reviews.jsonl:7" in out
     assert max(map(len, out.splitlines())) <= 100
-    assert "fold 5 of 5" in err
+    assert "fold 10 of 10" in err
     written = [json.loads(line) for line in Path("doubtful.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {"reviews.jsonl:7", "reviews.jsonl:14"} <= {row["row"] for row in written}
     assert set(written[0]) == {

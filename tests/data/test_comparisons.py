@@ -105,7 +105,7 @@ def test_rows_of_a_group_are_one_prompt_wherever_they_stand():
         (2, 1, "Ada"),
     ]
     assert found.annotators == ("Ada", "Bob") and len(found) == 2
-    with pytest.raises(DataError, match="rows.jsonl:2.*another prompt than rows.jsonl:1"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2.*another prompt than rows.jsonl:1"):
         read({**TEA, "group": 1}, {**TEA, "prompt": "Rain?", "group": 1})
 
 
@@ -136,7 +136,7 @@ def test_a_margin_is_read_where_it_is_named():
     ranked = {"prompt": "Tea?", "completions": ["a", "b", "c"], "ranking": [[0], [1], [2]], "scores": [5, 3, 2.5]}
     _, (group,) = read(ranked, margin="scores")
     assert {(p.better, p.worse): p.margin for p in group.pairs} == {(0, 1): 2, (0, 2): 2.5, (1, 2): 0.5}
-    with pytest.raises(RecipeError, match='no column "bettr_by".*Did you mean "better_by"'):
+    with pytest.raises(RecipeError, match=r'no column "bettr_by".*Did you mean "better_by"'):
         read(row, margin="bettr_by")
 
 
@@ -197,7 +197,7 @@ def test_what_is_no_comparison_is_said_in_a_line(row, says):
 
 
 def test_a_label_out_of_range_and_a_margin_below_zero():
-    with pytest.raises(DataError, match='rows.jsonl:2.*"label" is 3; expected 1'):
+    with pytest.raises(DataError, match=r'rows.jsonl:2.*"label" is 3; expected 1'):
         read({**TEA, "label": 1}, {**TEA, "label": 3})
     with pytest.raises(DataError, match="better by -1; expected 0 or more"):
         read({**TEA, "by": -1}, margin="by")

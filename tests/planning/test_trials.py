@@ -9,7 +9,7 @@ from tunewright.planning import trials as t
 from tunewright.recipe_files import build_recipe
 
 COST = t.Cost(fixed_seconds=10, once_seconds=0, evaluation_seconds=5, seconds_per_token=0.001, tokens_per_step=1000,
-              full_tokens=1e6, full_steps=1000)  # fmt: skip
+              epoch_tokens=2e5, full_tokens=1e6, full_steps=1000)  # fmt: skip
 
 
 def _costs(n: int, **changes: float) -> list[t.Cost]:

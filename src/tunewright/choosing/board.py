@@ -6,7 +6,9 @@ Reads the trials' folders; what is better than what, `evaluation.leaderboard` de
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import yaml
 from safetensors.torch import load_file
 
 from tunewright import durable, recipe_files
+from tunewright.choosing.crew import SHARED, Crew
 from tunewright.choosing.rows import ComparedRows
 from tunewright.choosing.work import SPEED
+from tunewright.errors import UsageError
 from tunewright.evaluation.leaderboard import RESAMPLES, Board, BoardRow, Candidate, Trial, board
 from tunewright.evaluation.resampling import Measured, resampled, value
 from tunewright.evaluation.winner import Expected, expected_of_winner
@@ -165,6 +169,58 @@ def baseline_entry(path: Path, rows: ComparedRows) -> Entry:
 # ---- what to take ----
 
 
+def finish(
+    entries: Sequence[Entry],
+    rows: ComparedRows,
+    crew: Crew,
+    *,
+    name: str,
+    left: Sequence[Left],
+    said: Sequence[str],
+    facts: Mapping[str, Any],
+    begin: float,
+    values: Callable[[str], Mapping[str, Any]],
+) -> Outcome:
+    """The board, the recipes of what to take, leaderboard.json and the report; what was shared is removed.
+
+    `values` gives a candidate's recipe as the person would have written it.
+    """
+    from tunewright.choosing.report import write_report
+
+    crew.tell("comparing")
+    if not any(not entry.baseline for entry in entries):
+        raise UsageError(f"no trial came to its end: {left[-1].why if left else 'none was run'}", where=str(crew.folder))
+    found, expected = make_board(entries, rows)
+    crew.ledger.put(seconds=round(float(crew.ledger.get("seconds", 0.0)) + time.monotonic() - begin, 1))
+    trained, cheap = best_trained(found), cheaper_one(found)
+    assert trained is not None
+
+    def recipe(file: str, row: BoardRow, words: str) -> Path:
+        comment = f"{row.name}: {words} of {facts['candidates']} candidates; see report.html beside this file"
+        return write_recipe(crew.folder / f"{file}.yaml", values(row.name), [comment])
+
+    outcome = Outcome(
+        name=name,
+        folder=crew.folder,
+        board=found,
+        expected=expected,
+        left=tuple(left),
+        facts=_facts_of(rows) | dict(facts) | {"seconds": crew.ledger.get("seconds")},
+        said=tuple(dict.fromkeys([*rows.said, *said])),
+        runs=crew.runs(),
+        best=recipe("best", trained, "the best"),
+        cheaper=(cheap.name, recipe("cheaper", cheap, "as good as the best, for less,")) if cheap else None,
+    )
+    write_atomically(crew.folder / "leaderboard.json", json.dumps(outcome.to_json(), indent=1, default=str))
+    write_report(outcome)
+    shutil.rmtree(crew.folder / SHARED, ignore_errors=True)
+    return outcome
+
+
+def _facts_of(rows: ComparedRows) -> dict[str, Any]:
+    return {"kind": rows.kind, "train_rows": rows.num_train, "judged_rows": rows.num_judged}
+
+
 def best_trained(found: Board) -> BoardRow | None:
     """The best of those that were trained."""
     return next((row for row in found.rows if not row.baseline), None)
@@ -181,7 +237,7 @@ def cheaper_one(found: Board, cost: str = "train_seconds") -> BoardRow | None:
     return min(below, key=lambda pair: pair[0])[1] if below else None
 
 
-def write_recipe(path: Path, values: Mapping[str, Any], comments: Sequence[str]) -> Path:
+def write_recipe(path: Path, values: Mapping[str, Any], comments: Sequence[str] = ()) -> Path:
     """Given values as a recipe that `tunewright train` runs from anywhere; a comment a line on top."""
     checked = recipe_files.build_recipe(values)
     lines = [f"# {comment}" for comment in comments]

@@ -230,6 +230,7 @@ def _measure(job: Job, tell: Tell) -> Result:
             "evaluation_seconds": judged + answering,
             "seconds_per_token": training / max(tokens, 1),
             "tokens_per_step": tokens / facts["steps"],
+            "epoch_tokens": data["train_tokens"],
             "full_tokens": tokens,
             "full_steps": facts["steps"],
         },

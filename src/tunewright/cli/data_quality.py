@@ -59,8 +59,9 @@ def doubtful(
         str, typer.Argument(metavar="RUN|RECIPE|DATA", help="A run: its held-out rows. A recipe or data: every row.")
     ],
     folds: Annotated[
-        int, typer.Option(metavar="K", min=2, max=50, help="Models that are trained, each on all but 1/K.")
-    ] = 5,
+        int | None,
+        typer.Option(metavar="K", min=2, max=50, help="Models trained, each on all but 1/K; default: 5, quick 10."),
+    ] = None,
     quick: QuickFlag = False,
     target: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write every doubtful row there, as JSONL.")
@@ -85,7 +86,7 @@ def doubtful(
     else:
         with _status(quiet) as status:
             rows = read_rows(recipe, runs, status)
-            listed = out_of_fold.doubtful_rows(rows, folds, "quick" if quick else "trained", runs, status)
+            listed = out_of_fold.doubtful_rows(rows, folds or (10 if quick else 5), "quick" if quick else "trained", runs, status)
         name = Path(recipe.data.train).name
     if target is not None:
         _write(target, listed.rows())

@@ -145,6 +145,7 @@ class Cost:
     evaluation_seconds: float
     seconds_per_token: float
     tokens_per_step: float
+    epoch_tokens: float  # of all training rows once
     full_tokens: float  # of as many epochs as the recipe wants
     full_steps: int
 

@@ -186,7 +186,7 @@ class RewardTask:
 
 
 def _padding_apart_from_the_end(loaded: Loaded) -> tuple[str, ...]:
-    """Other programs read a score at the last token that isn't padding, which must not be the EOS; what there is to say.
+    """Other programs read a score at the last token that isn't padding, so the EOS must not be it; gives what to say.
 
     Where no other token can serve, `ScoredRows` leaves the EOS out.
     """
