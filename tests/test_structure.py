@@ -52,6 +52,7 @@ LAYERS = [
         "chain",
         "library",
     ],
+    ["choosing"],
     ["web", "cli", "__main__", "__init__"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -50,16 +50,9 @@ def fine_tune(
     with recorder.recording(), opening.signals() as stop_signal, started(t.device, t.precision, t.threads) as runtime:
         recorder.state("preparing", "reading the data")
         ready = prepared(recipe, data, validation, runs, runtime, recorder)
-        task, base, resolved, origins = ready.task, ready.base, ready.recipe, ready.origins
+        task, base, resolved = ready.task, ready.base, ready.recipe
         tokens, trained, plan = ready.tokens, ready.trained, ready.plan
-        if not (recorder.folder / "recipe.resolved.yaml").exists():
-            recorder.write(
-                "recipe.resolved.yaml", describing.resolved_text(resolved, origins, plan.micro_batch_tokens, runtime)
-            )
-        recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
-        recorder.update(**describing.facts(resolved, task, tokens, base, trained, plan))
-        cost = costing.in_short(costing.priced(resolved, base, tokens, trained, plan, runtime, recorder))
-        recorder.tell(describing.header(resolved, task, tokens, base, trained, plan, runtime, recorder.folder, cost))
+        _announce(ready, runtime, recorder)
 
         kept = SharedCaches(shared, base.fingerprint) if shared else None
         caches = stages.build_caches(trained, tokens, runtime, recorder, kept)
@@ -115,6 +108,19 @@ def prepared(recipe: Recipe, data: Any, validation: Any, runs: Path, runtime: Ru
     trained = stages.choose_trainable(resolved, task, tokens, base, runtime, recorder)
     plan = stages.plan(resolved, task, tokens, trained, runtime, recorder)
     return Prepared(task, base, resolved, origins, tokens, trained, plan)
+
+
+def _announce(ready: Prepared, runtime: Runtime, recorder: Recorder) -> None:
+    """What was decided and what it will cost: in the run's folder, and to whoever watches. MachineError: won't fit."""
+    task, base, resolved, plan = ready.task, ready.base, ready.recipe, ready.plan
+    tokens, trained = ready.tokens, ready.trained
+    if not (recorder.folder / "recipe.resolved.yaml").exists():
+        text = describing.resolved_text(resolved, ready.origins, plan.micro_batch_tokens, runtime)
+        recorder.write("recipe.resolved.yaml", text)
+    recorder.write("environment.json", json.dumps(describing.environment(runtime), indent=1))
+    recorder.update(**describing.facts(resolved, task, tokens, base, trained, plan))
+    cost = costing.in_short(costing.priced(resolved, base, tokens, trained, plan, runtime, recorder))
+    recorder.tell(describing.header(resolved, task, tokens, base, trained, plan, runtime, recorder.folder, cost))
 
 
 def _finish(recorder: Recorder, caches: stages.Caches, runtime: Runtime) -> None:

@@ -282,7 +282,7 @@ def build_caches(
         return Caches()
     recorder.tell(Phase(f"computing the {k} frozen layers once ({need / 1e6:,.0f} MB)"))
     if shared is not None and not isinstance(tokens.train, ComparisonDataset):
-        return Caches(*(shared.kept(forward, part, k) for part in parts.values()))
+        return Caches(shared.kept(forward, tokens.train, k), shared.kept(forward, tokens.validation, k))
     folder = recorder.folder / "cache" / f"rank-{runtime.rank}"
     built = {name: build(forward, part, part.lengths, k, folder / f"{name}.npy") for name, part in parts.items()}
     return Caches(built["train"], built["validation"], recorder.folder / "cache")

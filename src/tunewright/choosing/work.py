@@ -102,6 +102,8 @@ def _train(job: Job, tell: Tell) -> Result:
         _time_answers(folder / resume, tell)
         return Result("succeeded", resume)
     listener = _Watching(job, tell, folder / resume if resume else None)
+    if is_poor(listener.course, job.limits, higher_is_better=job.higher_is_better):
+        return Result("poor", resume)  # killed between the evaluation and its end
     recipe = load_recipe(Path(job.recipe)) if resume is None else None
     shared = Path(job.shared) if job.shared else None
     found = fine_tune(recipe, runs=folder, resume=resume, listener=listener, shared=shared)

@@ -25,7 +25,10 @@ from tunewright.cli.options import (
 from tunewright.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tunewright.evaluation.thresholds import Threshold
+    from tunewright.runs import RunRef
     from tunewright.tasks.calibrating import Fitted
 
 CURVE_ROWS = 6
@@ -61,13 +64,11 @@ def calibrate(
     refuse_checkpoint(ref)
     if accuracy is not None and not 0 < accuracy <= 1:
         raise UsageError(f"an accuracy of {accuracy:g} can't be reached; expected a share up to 1", field="--accuracy")
-    from tunewright.models.calibrated import FILE
+    if undo:
+        _forget(ref, as_json)
+        return
     from tunewright.tasks import calibrating
 
-    if undo:
-        (ref.model_folder / FILE).unlink(missing_ok=True)
-        facts: dict[str, Any] = {"run": ref.folder.name, "state": "uncalibrated", "metrics": {}}
-        return output.print_json(facts) if as_json else print(f"{ref.folder.name} answers as it was trained")
     wishes = [calibrating.Wish.parse(each) for each in threshold or ()]
     model_folder = ref.model_folder
     rows = (
@@ -78,22 +79,31 @@ def calibrate(
     fitted = calibrating.fit(rows, wishes, accuracy, surely=surely)
     path = calibrating.keep(fitted, model_folder)
     if as_json:
-        kept = {"temperature": fitted.kept.temperature, "abstain_below": fitted.kept.abstain_below}
-        output.print_json(
-            {
-                "run": ref.folder.name,
-                "state": "calibrated",
-                "metrics": {},
-                **kept,
-                **fitted.to_json(),
-                "file": str(path),
-            }
-        )
+        output.print_json(_json(ref, fitted, path))
     elif quiet:
         print(path)
     else:
         output.show(lines(fitted, rows.name, len(rows.labels), output.marks()))
-    return None
+
+
+def _forget(ref: RunRef, as_json: bool) -> None:
+    """The model answers as it was trained."""
+    from tunewright.models.calibrated import FILE
+
+    (ref.model_folder / FILE).unlink(missing_ok=True)
+    if as_json:
+        output.print_json({"run": ref.folder.name, "state": "uncalibrated", "metrics": {}})
+    else:
+        print(f"{ref.folder.name} answers as it was trained")
+
+
+def _json(ref: RunRef, fitted: Fitted, path: Path) -> dict[str, Any]:
+    kept = {
+        "temperature": fitted.kept.temperature,
+        "thresholds_used": dict(fitted.kept.thresholds),
+        "abstain_below": fitted.kept.abstain_below,
+    }
+    return {"run": ref.folder.name, "state": "calibrated", "metrics": {}, **kept, **fitted.to_json(), "file": str(path)}
 
 
 def lines(fitted: Fitted, name: str, num_rows: int, signs: output.Marks) -> list[str]:

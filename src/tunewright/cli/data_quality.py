@@ -86,7 +86,9 @@ def doubtful(
     else:
         with _status(quiet) as status:
             rows = read_rows(recipe, runs, status)
-            listed = out_of_fold.doubtful_rows(rows, folds or (10 if quick else 5), "quick" if quick else "trained", runs, status)
+            listed = out_of_fold.doubtful_rows(
+                rows, folds or (10 if quick else 5), "quick" if quick else "trained", runs, status
+            )
         name = Path(recipe.data.train).name
     if target is not None:
         _write(target, listed.rows())
