@@ -8,14 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
-COMMANDS = [
-    ["init"], ["schema"], ["demo"], ["train"], ["evaluate"], ["compare"], ["report"], ["predict"], ["chat"], ["export"],
-    ["push"], ["plan"], ["data"], ["data", "check"], ["doctor"],
-    ["runs"], ["runs", "ls"], ["runs", "show"], ["runs", "rm"],
-]  # fmt: skip
 
 
 def recipe_page() -> str:
@@ -50,6 +47,21 @@ def _bar(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def commands() -> list[list[str]]:
+    """Every command and group there is, in the order of the help."""
+    from typer.main import get_command
+
+    from tunewright.cli.app import app
+
+    def below(group: Any, path: list[str]) -> Iterator[list[str]]:
+        for name, command in getattr(group, "commands", {}).items():
+            if not command.hidden:
+                yield [*path, name]
+                yield from below(command, [*path, name])
+
+    return list(below(get_command(app), []))
+
+
 def cli_page() -> str:
     """The help of every command, as an 80-column terminal shows it."""
     lines = [
@@ -63,7 +75,7 @@ def cli_page() -> str:
         "",
         _block(help_of([])),
     ]
-    for command in COMMANDS:
+    for command in commands():
         lines += ["", f"## tunewright {' '.join(command)}", "", _block(help_of(command))]
     return "\n".join(lines) + "\n"
 

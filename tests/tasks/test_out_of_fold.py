@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny, whole
+from tunewright import pipeline
 from tunewright.errors import StoppedError, UsageError
 from tunewright.evaluation.folds import fold_of
 from tunewright.recipe import Recipe
@@ -89,7 +90,11 @@ def test_a_second_call_trains_nothing_and_a_stopped_one_goes_on(
         with pytest.raises(StoppedError):
             out_of_fold.out_of_fold_logits(rows, 2, "trained", Path("runs"))
     assert (kept / "fold-2-of-2.runs").is_dir()
+    resumed: list[Any] = []
+    real = pipeline.fine_tune
+    monkeypatch.setattr(pipeline, "fine_tune", lambda *a, **k: resumed.append(k["resume"]) or real(*a, **k))
     assert (out_of_fold.out_of_fold_logits(rows, 2, "trained", Path("runs")) == whole_answer).all()
+    assert resumed != [None]
     assert not (kept / "fold-2-of-2.runs").exists()
 
 

@@ -207,7 +207,7 @@ def finish(
         left=tuple(left),
         facts=_facts_of(rows) | dict(facts) | {"seconds": crew.ledger.get("seconds")},
         said=tuple(dict.fromkeys([*rows.said, *said])),
-        runs=crew.runs(),
+        runs=crew.folders(),
         best=recipe("best", trained, "the best"),
         cheaper=(cheap.name, recipe("cheaper", cheap, "as good as the best, for less,")) if cheap else None,
     )

@@ -1,7 +1,7 @@
 """Trials brought to their end: found finished, resumed, or begun, each by a worker, each written down in the ledger.
 
-What `trying` and `searching` share. A trial that diverges is written down as failed and the others go on; any other
-error ends the comparison, for it would end the next trial too.
+What `trying` and `searching` share. A trial that diverges, or whose model comes to nothing, is written down as failed
+and the others go on; any other error ends the comparison, for it would end the next trial too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from tunewright.choosing.ledger import Ledger, run_of
 from tunewright.choosing.work import SPEED, Job, Result, Tell, course_of
 from tunewright.choosing.workers import Wish, Workers
-from tunewright.errors import DivergedError, StoppedError
+from tunewright.errors import DivergedError, ModelError, StoppedError
 from tunewright.runs import read_summary
 
 SHARED = "features"  # what frozen layers give, kept while the comparison lasts
+OWN_FAULT = (DivergedError.code, ModelError.code)  # of a trial's settings, not of what all trials share
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Crew:
     metric: str
     higher_is_better: bool
 
+    @property
+    def runs(self) -> Path:
+        """Where the trials lie: apart from the ledger, for a run that begins tidies its folder."""
+        return self.folder / "runs"
+
     def train(
         self,
         trial: TrialPlan,
@@ -65,12 +71,12 @@ class Crew:
         known = self.ledger.trial(trial.name)
         if known.get("state") == "failed":
             return Ended("failed", why=known["error"]["message"])
-        run = run_of(trial.name, self.folder, lambda said: self.tell(words + said))
+        run = run_of(trial.name, self.runs, lambda said: self.tell(words + said))
         if run is not None and (state := self._reached(run, known, pause_after)):
             return Ended(state, run)
         self.ledger.put_trial(trial.name, candidate=trial.candidate, state="running", **trial.facts)
         job = Job(
-            "train", str(trial.recipe), str(self.folder), resume=run.name if run else None,
+            "train", str(trial.recipe), str(self.runs), resume=run.name if run else None,
             shared=str(self.folder / SHARED), pause_at=pause_after * every if pause_after else None,
             limits=tuple(limits), higher_is_better=self.higher_is_better,
         )  # fmt: skip
@@ -87,12 +93,12 @@ class Crew:
             raise StoppedError("a trial was stopped; start the same command again to go on")
         return result
 
-    def runs(self) -> dict[str, list[str]]:
-        """Candidate -> the folders of its trials."""
+    def folders(self) -> dict[str, list[str]]:
+        """Candidate -> the folders of its trials, seen from the comparison's."""
         found: dict[str, list[str]] = {}
         for trial in self.ledger.trials.values():
             if trial.get("run"):
-                found.setdefault(trial["candidate"], []).append(trial["run"])
+                found.setdefault(trial["candidate"], []).append(f"{self.runs.name}/{trial['run']}")
         return found
 
     def failed(self) -> dict[str, str]:
@@ -111,11 +117,11 @@ class Crew:
 
     def _ended(self, name: str, result: Result) -> Ended:
         if result.error is not None:
-            if result.error["code"] != DivergedError.code:
+            if result.error["code"] not in OWN_FAULT:
                 result.raise_error()
             self.ledger.put_trial(name, state="failed", error=dict(result.error))
             return Ended("failed", why=str(result.error["message"]))
-        run = run_of(name, self.folder)
+        run = run_of(name, self.runs)
         assert run is not None
         if result.state == "succeeded":
             shutil.rmtree(run / "checkpoints", ignore_errors=True)  # nothing goes on from there

@@ -152,7 +152,8 @@ def length_words(facts: dict[str, Any]) -> str:
     seeds = int(facts.get("seeds", 1))
     each = f"{seeds} seeds each" if seeds > 1 else "one seed each"
     if facts["what"] == "search":
-        return f"{facts['trials']:,} trials by {facts['method']}, each as long as the recipe says"
+        again = f"; the best ones with {seeds} seeds" if seeds > 1 else ""
+        return f"{facts['trials']:,} trials by {facts['method']}, each as long as the recipe says{again}"
     epochs = facts["epochs"].values()
     low, high = min(epochs), max(epochs)
     passes = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"

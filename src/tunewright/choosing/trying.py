@@ -161,7 +161,7 @@ class _Trying:
                 continue
             words = f"measuring {number} of {len(self.every)}: {candidate.name}: "
             recipe = self._recipe(candidate, f"{candidate.slug}-measured", self.seed, None)
-            result = self.crew.do(Job("measure", str(recipe), str(self.folder)), words)
+            result = self.crew.do(Job("measure", str(recipe), str(self.crew.runs)), words)
             if result.error is not None and result.error["code"] != MachineError.code:
                 result.raise_error()
             known[candidate.name] = {"error": result.error["message"]} if result.error else dict(result.found or {})

@@ -34,6 +34,12 @@ TRIALS = 16  # where nobody says how many
 DIGITS = 3  # of a number that was drawn: more only look exact
 FEWEST_OTHERS = 4  # trials that a trial is held against before it may be stopped
 MOST_IN_A_GRID = 1000
+# Settings that decide which rows judge a trial, or how: with other ones the trials couldn't be compared.
+NOT_SEARCHED = (
+    "task", "name", "revision", "data.train", "data.validation", "data.revision", "data.text", "data.label",
+    "data.labels", "data.completion", "data.references", "data.empty", "training.seed", "evaluation.metric",
+    "evaluation.generate_rows", "evaluation.judge",
+)  # fmt: skip
 
 Value = str | float | bool | None
 Chosen = dict[str, Any]  # path of a setting -> value
@@ -137,6 +143,9 @@ def plan_search(recipe: Recipe, block: Mapping[str, Any], where: str | None = No
             near = did_you_mean(str(name), [*known, *SearchOptions.model_fields])
             raise RecipeError(f'"search.{name}" is neither a setting nor method, trials, stop_poor or seeds.{near}',
                               where=where, field=f"search.{name}")  # fmt: skip
+        if name in NOT_SEARCHED:
+            says = f'"{name}" decides what the trials are judged by, and must be the same for all; leave it out'
+            raise RecipeError(says, where=where, field=f"search.{name}")
     try:
         options = SearchOptions.model_validate({k: v for k, v in block.items() if k not in settings})
     except ValidationError as error:
