@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from tests import tiny, whole, writing
-from tunewright.errors import MachineError
+from tunewright.errors import DivergedError, MachineError
 from tunewright.recipe import Recipe
 from tunewright.runs import Run
 
@@ -177,7 +177,7 @@ def _look(run: Run, watching: Watching) -> Seen:
         judgement=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
         best={key: summary["best"][key] for key in ("step", "value")},
         before=summary["comparison"] and summary["comparison"]["before"],
-        forgetting=summary["forgetting"],
+        forgetting=summary.get("forgetting"),
         checkpoints=sorted(path.name for path in (folder / "checkpoints").iterdir()),
         id=summary["id"].split("-", 2)[2],
         tokens=summary["data"]["train_tokens"] + summary["data"]["validation_tokens"],
@@ -245,6 +245,58 @@ WRITING: dict[str, Any] = {
     "evaluation.generate_rows": 4,
     "evaluation.retain": "none",
 }
+
+
+@cache
+def prompts_file() -> str:
+    """Prompts without completions."""
+    path = whole.scratch() / "fields-prompts.jsonl"
+    words = [f"{a} {b}" for a in ("a", "the", "this") for b in ("good film", "bad film", "long story")]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in words), encoding="utf-8")
+    return str(path)
+
+
+@cache
+def comparisons_file() -> str:
+    """Two completions of each prompt, and by how much one is better."""
+    path = whole.scratch() / "fields-comparisons.jsonl"
+    rows = [
+        {"prompt": f"the film {i} was ", "chosen": f"good {i}", "rejected": f"bad and long {i % 3}", "by": 1 + i % 3}
+        for i in range(16)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+ALIGNING: dict[str, Any] = {
+    "task": "align",
+    "model": str(writing.base()),
+    "data.train": prompts_file(),
+    "data.validation": 0.3,
+    "data.text": "auto",
+    "data.label": "auto",
+    "training.epochs": "auto",
+    "training.max_steps": 2,
+    "reward": {"rules": [{"regex": "a"}]},
+    "evaluation.max_new_tokens": 4,
+    "evaluation.generate_rows": 2,
+    "evaluation.retain": "none",
+}
+COMPARING: dict[str, Any] = {
+    "task": "reward",
+    "model": str(writing.base()),
+    "data.train": comparisons_file(),
+    "data.text": "auto",
+    "data.label": "auto",
+    "data.max_length": 32,
+}
+PREFERRING: dict[str, Any] = COMPARING | {
+    "task": "align",
+    "align.method": "dpo",
+    "evaluation.max_new_tokens": 4,
+    "evaluation.generate_rows": 2,
+    "evaluation.retain": "none",
+}
 CASES: dict[str, Case] = {
     "model": Case(lambda: base("distilbert"), LEARNED),
     "name": Case("other", "id", spares=LEARNED),
@@ -295,8 +347,30 @@ CASES: dict[str, Case] = {
     "data.completion": Case("reply", f"{LEARNED} tokens", under=WRITING),
     "data.references": Case("accepted", "predictions", spares="weights order", under=WRITING),
     "data.learn": Case("all", "weights curve", spares="order tokens", under=WRITING),
+    "data.margin": Case("by", LEARNED, spares="order tokens", under=COMPARING),
+    "training.centring": Case(1.0, LEARNED, spares="order tokens", under=COMPARING),
+    "reward": Case({"rules": [{"regex": "e"}]}, LEARNED, spares="tokens", under=ALIGNING),
+    "evaluation.judge": Case({"rules": [{"regex": "o"}]}, "judgement curve", spares="weights order", under=ALIGNING),
+    "align.method": Case("grpo", LEARNED, under=ALIGNING),
+    "align.beta": Case(1.0, LEARNED, spares="order tokens", under=PREFERRING),
+    "align.group_size": Case(2, LEARNED, under=ALIGNING | {"align.method": "grpo"}),
+    "align.temperature": Case(0.5, LEARNED, under=ALIGNING),
+    "align.ppo_epochs": Case(1, f"{LEARNED} order", under=ALIGNING),
+    "align.minibatches": Case(1, f"{LEARNED} order", under=ALIGNING),
+    "align.kl_coef": Case(5.0, LEARNED, under=ALIGNING),
+    "align.kl_target": Case(1e-3, LEARNED, under=ALIGNING),
+    "align.clip_range": Case(1e-4, LEARNED, under=ALIGNING),
+    "align.value_clip_range": Case(1e-3, LEARNED, under=ALIGNING),
+    "align.value_coef": Case(0.0, LEARNED, under=ALIGNING),
+    "align.gamma": Case(0.5, LEARNED, under=ALIGNING),
+    "align.gae_lambda": Case(0.0, LEARNED, under=ALIGNING),
+    "align.whiten_rewards": Case(True, LEARNED, under=ALIGNING),
+    "align.eos_penalty": Case(1.0, LEARNED, under=ALIGNING),
+    "align.ptx": Case("general", LEARNED, under=ALIGNING),
+    "align.ptx_coef": Case(0.9, LEARNED, under=ALIGNING | {"align.ptx": "general"}),
 }
-ELSEWHERE = {"task", "data.mask", "revision", "data.revision", "training.device"}  # each has a test of its own below
+# Each of these has a test of its own: below, of `data.empty` in test_write.
+ELSEWHERE = {"task", "data.mask", "revision", "data.revision", "training.device", "align.max_kl", "data.empty"}
 
 
 def test_every_setting_has_an_entry():
@@ -348,7 +422,7 @@ def test_every_list_of_words_is_looked_at():
     several = {path: choices(declared.annotation) for path, declared in SETTINGS.items()}
     listed = {path: {word for word in words if isinstance(word, str)} for path, (words, _) in CHOICES.items()}
     listed["data.learn"].add("assistant")
-    elsewhere = {"task", "data.mask", "training.device", "evaluation.metric"}
+    elsewhere = {"task", "data.mask", "data.empty", "training.device", "evaluation.metric", "align.method"}
     for path, words in several.items():
         if path in listed:
             assert words == listed[path], path
@@ -380,8 +454,13 @@ def test_each_metric_decides_by_its_own_value(metric: str):
         under |= {"data.label": "topics"}
     elif metric in OF_TEXT:
         under |= WRITING
+    elif metric == "margin":
+        under |= COMPARING
+    elif metric in ("reward", "score"):
+        under |= ALIGNING
     run = run_of(**under, **{"evaluation.metric": metric, "evaluation.keep": "best"})
     scored = [(row[f"validation/{metric}"], row["step"]) for row in run.curve if f"validation/{metric}" in row]
+    assert len(scored) >= 2
     best = min(scored, key=lambda row: (row[0] if metric in LOWER else -row[0], row[1]))
     assert run.best == {"step": best[1], "value": best[0]}
 
@@ -390,12 +469,28 @@ def test_each_metric_decides_by_its_own_value(metric: str):
 
 
 def test_each_task_learns_something_else():
-    """The same rows, read three ways."""
-    assert choices(SETTINGS["task"].annotation) == {"classify", "generate", "continue"}
+    """The same rows, read three ways; comparisons and prompts by two tasks more."""
+    assert choices(SETTINGS["task"].annotation) == {"classify", "generate", "continue", "reward", "align"}
     plain = {"task": "continue", "data.text": "prompt", "evaluation.generate_rows": "auto"}
     judged = [run_of(**WRITING).judgement, run_of(**WRITING | plain).judgement, run_of().judgement]
     assert ["exact_match" in one["metrics"] for one in judged] == [True, False, False]
     assert ["perplexity" in one["metrics"] for one in judged] == [True, True, False]
+    compared, practised = run_of(**COMPARING).judgement, run_of(**ALIGNING).judgement
+    assert "accuracy" in compared["metrics"] and "score" in practised["metrics"]
+
+
+def test_each_method_of_alignment_learns_something_else():
+    assert choices(SETTINGS["align.method"].annotation) == {"ppo", "grpo", "dpo"}
+    ppo, grpo, dpo = run_of(**ALIGNING), run_of(**ALIGNING, **{"align.method": "grpo"}), run_of(**PREFERRING)
+    assert len({repr(sorted(one.weights.items())) for one in (ppo, grpo, dpo)}) == 3
+    assert any("ppo/value_loss" in row for row in ppo.curve) and not any("ppo/value_loss" in row for row in grpo.curve)
+    assert "accuracy" in dpo.judgement["metrics"] and "score" not in dpo.judgement["metrics"]
+
+
+def test_max_kl():
+    """A policy that has run away is stopped, in one line that says what to do."""
+    with pytest.raises(DivergedError, match=r"align.max_kl is 1e-09"):
+        run_of(**ALIGNING | {"align.max_kl": 1e-9, "align.kl_coef": 0.0, "training.max_steps": 8})
 
 
 def test_mask():

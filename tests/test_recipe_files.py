@@ -12,6 +12,7 @@ from tests import whole
 from tests.json_schema import problems
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe
+from tunewright.recipe_align import RewardRecipe
 from tunewright.recipe_files import build_recipe, dump, field_docs, load_recipe, read_yaml, schema
 
 EXAMPLES = sorted((whole.ROOT / "examples").glob("*.yaml"))
@@ -19,7 +20,7 @@ DATA = {"data": {"train": "a.jsonl"}}
 
 # A legal value of every setting, none of them the default.
 VALUES = {
-    "task": ["classify", "generate", "continue"],
+    "task": ["classify", "generate", "continue", "reward"],
     "model": ["owner/name", "run:x", "./folder"],
     "revision": ["main"],
     "name": ["a-1"],
@@ -71,16 +72,73 @@ VALUES = {
     "data.references": ["answers"],
     "data.learn": ["all", "assistant"],
     "data.mask": ["words"],
+    "data.empty": ["drop"],
+    "data.margin": ["by"],
+    "training.centring": [0.01],
+    "align.method": ["grpo"],
+    "align.beta": [0.5],
+    "align.group_size": [8],
+    "align.temperature": [0.7],
+    "align.ppo_epochs": [4],
+    "align.minibatches": [1],
+    "align.kl_coef": [0.0, 0.2],
+    "align.kl_target": [6.0],
+    "align.max_kl": [50.0],
+    "align.clip_range": [0.1],
+    "align.value_clip_range": [0.5],
+    "align.value_coef": [0.0],
+    "align.gamma": [0.99],
+    "align.gae_lambda": [1.0, 0.0],
+    "align.whiten_rewards": [True],
+    "align.eos_penalty": [1.0],
+    "align.ptx": ["general", "text.txt"],
+    "align.ptx_coef": [0.5],
+    "reward.model": ["run:ranked"],
+    "reward.classifier": ["run:reviews"],
+    "reward.label": ["good: yes"],
+    "reward.rules.regex": ["^a # b"],
+    "reward.rules.exact": ["answer"],
+    "reward.rules.min_words": [3],
+    "reward.rules.max_words": [30],
+    "reward.rules.score": [-2.0],
+    "reward.weight": [0.5],
+    "reward.reads": ["completion"],
+    "reward.value": ["probability"],
+    "evaluation.judge": [RewardRecipe(classifier="run:judge", label="yes")],
 }
-TASKS = {"evaluation.generate_rows": "generate", "evaluation.max_new_tokens": "generate", "data.mask": "continue"} | {
-    f"data.{name}": "generate" for name in ("template", "completion", "references", "learn")
+TASKS = (
+    {"evaluation.generate_rows": "generate", "evaluation.max_new_tokens": "generate", "data.mask": "continue"}
+    | {f"data.{name}": "generate" for name in ("template", "completion", "references", "learn", "empty")}
+    | {"data.margin": "reward", "training.centring": "reward", "evaluation.judge": "align"}
+)
+RULE = 'reward={"rules": {"max_words": 9}}'
+BESIDE = {  # what a value needs beside it, or can't be without
+    "align.beta": ["align.method=dpo"],
+    "align.group_size": [RULE, "align.method=grpo"],
+    "reward.classifier": ["reward.label=good"],
+    "reward.label": ["reward.classifier=run:reviews"],
+    "reward.rules.score": ["reward.rules.min_words=2"],
+    "reward.weight": ["reward.model=run:ranked"],
+    "reward.reads": ["reward.model=run:ranked"],
+    "reward.value": ["reward.model=run:ranked"],
+    "evaluation.judge": [RULE],
 }
 CASES = [(path, value) for path, values in VALUES.items() for value in values]
 
 
 def of(made: Recipe, path: str):
-    part, _, name = path.partition(".")
-    return getattr(getattr(made, part), name) if name else getattr(made, part)
+    found = made
+    for name in path.split("."):
+        found = getattr(found[0] if isinstance(found, list) else found, name)
+    return found
+
+
+def beside(path: str) -> list[str]:
+    """Overrides that make a recipe in which this setting may stand."""
+    section = path.partition(".")[0]
+    task = TASKS.get(path, "align" if section in ("align", "reward") else "classify")
+    needs = [] if path.startswith("reward") else [RULE] if section == "align" else []
+    return [f"task={task}", *BESIDE.get(path, needs)]
 
 
 def test_every_setting_has_a_case_here():
@@ -89,8 +147,8 @@ def test_every_setting_has_a_case_here():
 
 @pytest.mark.parametrize("path, value", CASES, ids=lambda v: str(v)[:30])
 def test_every_value_comes_back_from_yaml_and_from_an_override(tmp_path, path, value):
-    task = TASKS.get(path, "classify") if path != "task" else value
-    made = build_recipe(DATA, [f"task={task}", f"{path}={json.dumps(value)}"])
+    given = value.model_dump() if isinstance(value, RewardRecipe) else value
+    made = build_recipe(DATA, [*(beside(path) if path != "task" else []), f"{path}={json.dumps(given)}"])
     assert of(made, path) == value
     file = tmp_path / "recipe.yaml"
     file.write_text(dump(made, {path: "given: a # b"}), encoding="utf-8")
@@ -134,7 +192,10 @@ BAD = [
     ({**DATA, "name": "a b"}, "expected letters, digits"),
     ({"data": {"train": "a", "validation": 1.5}}, '"data.validation" is 1.5; '),
     ({"data": "a.jsonl"}, "\"data\" is 'a.jsonl'; "),
-    ({**DATA, "task": "clasify"}, "\"task\" is 'clasify'; expected classify, generate or continue. Did you mean"),
+    (
+        {**DATA, "task": "clasify"},
+        "\"task\" is 'clasify'; expected classify, generate, continue, reward or align. Did you mean",
+    ),
     ({**DATA, "training": {"class_weights": {"a": -1}}}, '"training.class_weights" is {a: -1}; '),
     ({**DATA, "evaluation": {"prompts": "one"}}, "\"evaluation.prompts\" is 'one'; "),
 ]

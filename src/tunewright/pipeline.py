@@ -56,7 +56,8 @@ def fine_tune(
 
         kept = SharedCaches(shared, base.fingerprint) if shared else None
         caches = stages.build_caches(trained, tokens, runtime, recorder, kept)
-        recorder.update(**({"frozen_seconds": kept.seconds} if kept else {}))
+        if kept:
+            recorder.update(frozen_seconds=kept.seconds)
         parts = stages.scoring(
             resolved, tokens, base, trained, caches, runtime, recorder, judging.stopping(stop_signal, runtime)
         )

@@ -138,7 +138,7 @@ def test_killed_twice_the_board_is_the_same(tmp_path):
     children = _children(first.pid)
     assert children
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     assert _gone(children), "a trial's process outlives whoever asked for it"
 
     second = _start(tmp_path / "runs", model, data)

@@ -93,6 +93,8 @@ class Processes:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
             with self._lock:
                 self._alive.remove(process)
 

@@ -21,10 +21,12 @@ from tunewright.cli import (
     data_quality,
     doctor,
     evaluate,
+    models,
     output,
     plan,
     rank,
     runs,
+    search,
     ship,
     start,
     train,
@@ -92,6 +94,9 @@ _add(
     "tunewright train reviews.jsonl --validation 0.1 --model minilm",
 )
 _add(
+    search.search, _TRAIN, "tunewright search tunewright.yaml", "tunewright search tunewright.yaml --jobs 2"
+)
+_add(
     evaluate.evaluate,
     _EVALUATE,
     "tunewright evaluate latest --data test.jsonl",
@@ -106,6 +111,7 @@ _add(ship.export, _USE, "tunewright export latest --to merged -o my-model")
 _add(ship.push, _USE, "tunewright push latest you/reviews")
 data_quality.register(data.app)
 app.add_typer(data.app, name="data", rich_help_panel=_START, epilog=example("tunewright data check reviews.csv"))
+app.add_typer(models.app, name="models", rich_help_panel=_START, epilog=example("tunewright models try reviews.jsonl"))
 app.add_typer(rank.app, name="rank", rich_help_panel=_START, epilog=example("tunewright rank serve judgements.db"))
 app.add_typer(runs.app, name="runs", rich_help_panel=_RUNS, epilog=example("tunewright runs ls"))
 
