@@ -16,8 +16,8 @@ from tunewright.cli.app import app, main, with_optional_run
 HEAVY = {"torch", "transformers", "peft", "datasets", "pyarrow", "pandas", "numpy", "pydantic", "tokenizers"}
 HELP = "from tunewright.cli.app import main; main(['--help'])"
 COMMANDS = [
-    "init", "schema", "demo", "doctor", "plan", "train", "evaluate", "compare", "report", "predict", "chat", "export",
-    "push",
+    "init", "schema", "demo", "doctor", "plan", "train", "search", "evaluate", "compare", "calibrate", "report",
+    "predict", "chat", "export", "push",
 ]  # fmt: skip
 
 
@@ -56,7 +56,12 @@ def test_help_panels_follow_the_work(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[name] for name in COMMANDS] + [["runs", verb] for verb in ("ls", "show", "rm")] + [["data", "check"]]
+    "command",
+    [[name] for name in COMMANDS]
+    + [["runs", verb] for verb in ("ls", "show", "rm")]
+    + [["data", verb] for verb in ("check", "doubtful", "learning-curve")]
+    + [["rank", verb] for verb in ("sample", "serve", "export", "import", "status", "backup")]
+    + [["models", "try"]],
 )
 def test_each_help_ends_with_a_line_to_paste(command, capsys):
     assert main([*command, "--help"]) == 0
@@ -83,7 +88,7 @@ def test_every_command_is_listed():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "Did you mean 'train'? Help: tunewright --help"),
+        (["trian"], "Did you mean 'train', 'rank'? Help: tunewright --help"),
         (["train", "x.jsonl", "--modle", "a"], "No such option: --modle"),
         (["train"], "nothing to train on"),
         (["predict", "latest"], "Missing option '-i'"),

@@ -217,7 +217,7 @@ def test_predict_refuses_other_columns_and_settings(runs, tunewright, tmp_path):
     code, _, err = tunewright(
         "predict", str(tmp_path / "model"), "-i", str(tmp_path / "in.jsonl"), "--temperature", "1"
     )
-    assert code == 2 and "this is a classifier" in err
+    assert code == 2 and "is for models that write, and this one doesn't" in err
 
 
 # ---- evaluate ----

@@ -169,7 +169,7 @@ def test_a_row_without_an_answer_is_named(tmp_path):
 def test_a_setting_of_the_other_task_is_refused_for_a_classifier(tmp_path):
     with pytest.raises(RecipeError) as caught:
         whole.start(tmp_path, settings={"data.template": "{text} {label}"})
-    assert '"data.template" is for task generate, and the task is classify' in str(caught.value)
+    assert '"data.template" is for task generate or reward or align, and the task is classify' in str(caught.value)
 
 
 # ---- task continue ----

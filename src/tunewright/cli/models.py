@@ -42,7 +42,7 @@ app = typer.Typer(help="Try base models on your data, and list those that are he
     "try",
     epilog=example(
         "tunewright models try reviews.jsonl --methods head,lora,full",
-        "tunewright models try tunewright.yaml --models minilm,./my-base --methods head,lora --seeds 3 --budget 20m",
+        "tunewright models try tunewright.yaml --methods head,lora --budget 20m",
     ),
 )
 def try_(

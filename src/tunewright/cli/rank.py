@@ -32,7 +32,7 @@ app.command(
     "sample",
     epilog=example(
         "tunewright rank sample latest --prompts prompts.jsonl -k 4 -o judgements.db",
-        "tunewright rank sample gemma3-270m latest --prompts prompts.jsonl -k 1 -o before-after.db",
+        "tunewright rank sample gemma3-270m latest --prompts p.jsonl -k 1 -o ab.db",
     ),
 )(rank_sample.sample)
 app.command("serve", epilog=example("tunewright rank serve judgements.db --guidelines guidelines.md"))(rank_serve.serve)
@@ -45,7 +45,7 @@ app.command("serve", epilog=example("tunewright rank serve judgements.db --guide
     "export",
     epilog=example(
         "tunewright rank export judgements.db -o comparisons.jsonl",
-        "tunewright rank export judgements.db --format demonstrations -o demonstrations.jsonl",
+        "tunewright rank export judgements.db --format demonstrations -o d.jsonl",
     ),
 )
 def export(
@@ -91,7 +91,7 @@ def export(
     "import",
     epilog=example(
         "tunewright rank import comparisons.jsonl -o judgements.db",
-        "tunewright rank import label-studio.json --prompt question --completions answer_a,answer_b -o judgements.db",
+        "tunewright rank import studio.json --prompt question --completions a,b",
     ),
 )
 def import_(
