@@ -68,7 +68,10 @@ def test_talks_go_on_from_the_examples():
     def talk(*turns: tuple[str, str]) -> Any:
         return conversation([{"role": role, "content": text} for role, text in turns], "x", needs_answer=False)
 
-    shown = [talk(("system", "Be short."), ("user", "one?"), ("assistant", "1")), talk(("user", "two?"), ("assistant", "2"))]
+    shown = [
+        talk(("system", "Be short."), ("user", "one?"), ("assistant", "1")),
+        talk(("user", "two?"), ("assistant", "2")),
+    ]
     found = p.talk_with_examples(talk(("system", "Be short."), ("user", "three?")), shown)
     assert [(m.role, m.content) for m in found.messages] == [
         ("system", "Be short."), ("user", "one?"), ("assistant", "1"), ("user", "two?"), ("assistant", "2"),

@@ -54,7 +54,9 @@ def test_every_trial_is_a_run_on_the_same_rows(finished):
             summary = json.loads((folder / "run.json").read_text())
             assert summary["state"] == "succeeded" and (folder / "report.html").exists()
             assert not (folder / "checkpoints").exists() and (folder / "model").is_dir()
-            rows = [json.loads(line)["text"] for line in (folder / "predictions/validation.jsonl").read_text().splitlines()]
+            rows = [
+                json.loads(line)["text"] for line in (folder / "predictions/validation.jsonl").read_text().splitlines()
+            ]
             told.add((tuple(rows), summary["data"]["train_rows"], summary["steps"]))
     assert len(told) == 1
 

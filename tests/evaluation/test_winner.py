@@ -40,9 +40,7 @@ def test_a_clear_winner_is_not_talked_down():
 
 def test_losses_point_the_other_way():
     rng = np.random.default_rng(0)
-    candidates = [
-        [of_logits(rng.normal(size=(N, 2)), rng.integers(0, 2, N), "single", "loss")] for _ in range(10)
-    ]
+    candidates = [[of_logits(rng.normal(size=(N, 2)), rng.integers(0, 2, N), "single", "loss")] for _ in range(10)]
     found = expected_of_winner(candidates, higher_is_better=False)
     assert found.optimism > 0
     assert found.value > min(value(one[0]) for one in candidates)

@@ -21,7 +21,9 @@ def _run(tmp_path: Path, name: str, shared: Path | None, method: str = "head", *
     first = whole.finished("single", method)
     recipe = load_recipe(first.folder / "recipe.yaml")
     training = recipe.training.model_copy(update=settings)
-    return fine_tune(recipe.model_copy(update={"name": name, "training": training}), runs=tmp_path / name, shared=shared)
+    return fine_tune(
+        recipe.model_copy(update={"name": name, "training": training}), runs=tmp_path / name, shared=shared
+    )
 
 
 @pytest.mark.parametrize("method", ["head", "last 1"])

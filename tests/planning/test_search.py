@@ -62,7 +62,9 @@ def test_a_file_without_a_block(tmp_path):
 
 
 def test_a_grid_has_every_combination_once():
-    plan = _plan(**{"trainable.rank": [4, 8], "training.learning_rate": [1e-4, 1e-3], "trainable.targets": [["q"], ["q", "v"]]})
+    plan = _plan(
+        **{"trainable.rank": [4, 8], "training.learning_rate": [1e-4, 1e-3], "trainable.targets": [["q"], ["q", "v"]]}
+    )
     found = s.grid(plan.dimensions)
     assert plan.trials == len(found) == 8
     assert found[0] == {"trainable.rank": 4, "training.learning_rate": 1e-4, "trainable.targets": ["q"]}

@@ -189,7 +189,9 @@ def finish(
 
     crew.tell("comparing")
     if not any(not entry.baseline for entry in entries):
-        raise UsageError(f"no trial came to its end: {left[-1].why if left else 'none was run'}", where=str(crew.folder))
+        raise UsageError(
+            f"no trial came to its end: {left[-1].why if left else 'none was run'}", where=str(crew.folder)
+        )
     found, expected = make_board(entries, rows)
     crew.ledger.put(seconds=round(float(crew.ledger.get("seconds", 0.0)) + time.monotonic() - begin, 1))
     trained, cheap = best_trained(found), cheaper_one(found)

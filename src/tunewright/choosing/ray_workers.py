@@ -6,6 +6,7 @@ there, as on this machine, so that memory is measured alike; on a stop, its proc
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from tunewright.errors import MachineError
 
 
 def load_ray() -> Any:
-    """The package. MachineError with what to install."""
+    """The package, told to report to nobody. MachineError with what to install."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray  # type: ignore[import-not-found]
     except ImportError:

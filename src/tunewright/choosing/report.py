@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import durable
-from tunewright.choosing.board import Outcome
+from tunewright.choosing.board import Outcome, cheaper_one
 from tunewright.evaluation import charts, wording
 from tunewright.evaluation.charts_trials import Place, pareto_chart
 from tunewright.evaluation.leaderboard import Board, BoardRow, recommend
@@ -37,7 +37,9 @@ class Line:
     value: str
     interval: str
     seeds: str
+    spread: str
     behind: str
+    behind_interval: str
     chance: str
     as_good: bool
     costs: list[str]
@@ -78,6 +80,7 @@ def _sections(outcome: Outcome) -> dict[str, Any]:
         "facts": facts,
         "metric": metric,
         "meaning": wording.metric_meaning(board.metric, str(facts["kind"])),
+        "headline": headline(board),
         "verdict": recommend(board),
         "warm": board.leader.baseline or any(row.baseline and row.as_good for row in board.rows),
         "expected": expected_words(outcome),
@@ -90,7 +93,6 @@ def _sections(outcome: Outcome) -> dict[str, Any]:
         "commands": commands(outcome),
         "charts": [(heading, _trusted(drawing)) for heading, drawing in _charts(board, metric) if drawing],
         "chart_style": _trusted(charts.CHART_STYLE),
-        "several": len(board.rows) > 2,
     }
 
 
@@ -102,6 +104,16 @@ def _trusted(markup: str) -> Any:
 
 
 # ---- words that the command's screen shares ----
+
+
+def headline(board: Board) -> str:
+    """What to take, in a few words."""
+    if board.leader.baseline:
+        return f"Training brought nothing over {board.leader.name}"
+    if any(row.baseline and row.as_good for row in board.rows):
+        return f"{board.leader.name} leads, and a baseline may be as good"
+    cheaper = cheaper_one(board)
+    return f"Take {(cheaper or board.leader).name}"
 
 
 def shown_costs(board: Board) -> list[str]:
@@ -175,16 +187,17 @@ def commands(outcome: Outcome) -> list[str]:
 def _line(number: int, row: BoardRow, board: Board, columns: list[str], outcome: Outcome) -> Line:
     metric, first = board.metric, row.p_value is None
     interval = (row.behind_interval.low, row.behind_interval.high)
-    spread = f" ± {wording.metric_value(row.seed_deviation, metric)}" if row.seed_deviation is not None else ""
+    spread = f"± {wording.metric_value(row.seed_deviation, metric)}" if row.seed_deviation is not None else ""
     return Line(
         number=number,
         name=row.name,
         baseline=row.baseline,
         value=wording.metric_value(row.value, metric),
         interval=wording.metric_between((row.interval.low, row.interval.high), metric),
-        seeds=f"{row.seeds}{spread}" if not row.baseline else "",
-        behind="" if first else f"{wording.metric_change(row.behind, metric)} "
-        f"[{wording.metric_change(interval[0], metric)}, {wording.metric_change(interval[1], metric)}]",
+        seeds="" if row.baseline else str(row.seeds),
+        spread=spread,
+        behind="" if first else wording.metric_change(row.behind, metric),
+        behind_interval=f"[{wording.metric_change(interval[0], metric)}, {wording.metric_change(interval[1], metric)}]",
         chance="" if first else wording.chance(row.p_value),
         as_good=row.as_good,
         costs=[cost_words(name, row.costs.get(name)) for name in columns],

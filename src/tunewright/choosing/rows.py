@@ -121,7 +121,10 @@ def _labelled(recipe: Recipe, rows: LabelledRows, folder: Path) -> ComparedRows:
     named: Any = "number" if spec.kind == "number" else dict(zip(spec.raw, spec.names, strict=True))
     fixed: dict[str, Any] = {"text": data.columns.text, "label": data.columns.label, "labels": named}
     if rows.validation is None:
-        sides = {"train": (part.rows[i] for i in learnt.tolist()), "validation": (part.rows[i] for i in judged.tolist())}
+        sides = {
+            "train": (part.rows[i] for i in learnt.tolist()),
+            "validation": (part.rows[i] for i in judged.tolist()),
+        }
         fixed |= _write_split(folder, sides)
     else:
         fixed |= _own_files(recipe)

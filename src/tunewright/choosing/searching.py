@@ -248,4 +248,3 @@ class _Searching:
 
 def _slug(number: int) -> str:
     return f"trial-{number:03d}"
-

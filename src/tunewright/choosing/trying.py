@@ -145,9 +145,7 @@ class _Trying:
     def _prompted(self, fitting: Sequence[Candidate]) -> list[Entry]:
         """Bases that write, only asked."""
         first = {candidate.model: candidate for candidate in reversed(fitting)}
-        models = {
-            model: (c.slug, self._recipe(c, f"{c.slug}-prompted", self.seed, None)) for model, c in first.items()
-        }
+        models = {model: (c.slug, self._recipe(c, f"{c.slug}-prompted", self.seed, None)) for model, c in first.items()}
         shots = self.request.shots
         return untrained.prompting(self.rows, self.folder, models, shots, self.crew.do, self.said.append)
 
@@ -227,7 +225,9 @@ class _Trying:
                 if ended.run is not None:
                     finished[candidate].append(ended.run)
         whole = {c: own for c, own in finished.items() if len(own) == self.request.seeds}
-        return [Entry(c.name, tuple(map(self.rows.measured, own)), tuple(map(costs_of, own))) for c, own in whole.items()]
+        return [
+            Entry(c.name, tuple(map(self.rows.measured, own)), tuple(map(costs_of, own))) for c, own in whole.items()
+        ]
 
     def _plan(self, candidate: Candidate, seed: int, length: Length) -> TrialPlan:
         name = f"{candidate.slug}-seed{seed + 1}"
@@ -241,6 +241,10 @@ class _Trying:
         return candidate_values(self.request.recipe, next(c for c in self.every if c.name == name))
 
     def _warn(self, costs: dict[Candidate, Cost], budget: Budget) -> None:
+        if self.request.seeds == 2:
+            self.said.append(
+                "two seeds tell little of the spread between seeds, so intervals are wide; three tell more"
+            )
         epochs = budget.tokens / max(cost.epoch_tokens for cost in costs.values())
         if epochs < FEW_EPOCHS:
             self.said.append(

@@ -93,9 +93,7 @@ _add(
     "tunewright train --resume",
     "tunewright train reviews.jsonl --validation 0.1 --model minilm",
 )
-_add(
-    search.search, _TRAIN, "tunewright search tunewright.yaml", "tunewright search tunewright.yaml --jobs 2"
-)
+_add(search.search, _TRAIN, "tunewright search tunewright.yaml", "tunewright search tunewright.yaml --jobs 2")
 _add(
     evaluate.evaluate,
     _EVALUATE,

@@ -61,7 +61,9 @@ def lines(outcome: Outcome, signs: output.Marks, fit: int) -> list[str]:
     from tunewright.evaluation.leaderboard import recommend
 
     facts, board = outcome.facts, outcome.board
-    head = f"{facts['train_rows']:,} rows to learn from, {facts['judged_rows']:,} to be judged by; {length_words(facts)}"
+    head = (
+        f"{facts['train_rows']:,} rows to learn from, {facts['judged_rows']:,} to be judged by; {length_words(facts)}"
+    )
     found = [*_wrapped(head, fit), "", *table(board, signs, fit)]
     if any(row.as_good and row.p_value is not None for row in board.rows):
         found += ["", " = can't be told from the leader on these rows"]

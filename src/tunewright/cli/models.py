@@ -51,7 +51,8 @@ def try_(
         str | None, typer.Option(metavar="A,B", help="Base models: names, folders, Hub ids, run:NAME; default: one.")
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(metavar="M,M", help="Of head, lora, full; default: all, with --models the recipe's own.")
+        str | None,
+        typer.Option(metavar="M,M", help="Of head, lora, full; default: all, with --models the recipe's own."),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Trials of each, with other seeds.")] = 3,
     budget: Annotated[

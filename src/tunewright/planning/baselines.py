@@ -110,9 +110,7 @@ class _Linear:
     bias: np.ndarray  # [C]
 
     @classmethod
-    def fitted(
-        cls, texts: Sequence[str], labels: np.ndarray, kind: Kind, strength: float, num_outputs: int
-    ) -> _Linear:
+    def fitted(cls, texts: Sequence[str], labels: np.ndarray, kind: Kind, strength: float, num_outputs: int) -> _Linear:
         vectors = _vectorizer(len(texts))
         return cls.of(vectors, vectors.fit_transform(texts), labels, kind, strength, num_outputs)
 

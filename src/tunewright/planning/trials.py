@@ -127,7 +127,11 @@ def trial_recipe(
     shared["every"] = length.every if length is not None else 2**31 - 1
     return build_recipe(
         {
-            **values, "name": name, "model": model, "training": training, "evaluation": shared,
+            **values,
+            "name": name,
+            "model": model,
+            "training": training,
+            "evaluation": shared,
             "data": {**(values.get("data") or {}), **data},
         }  # fmt: skip
     )
@@ -248,5 +252,7 @@ def seconds_of(text: str) -> float | None:
         parts = []
     found = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not 0 < found < math.inf:
-        raise UsageError(f'can\'t read "{text}" as a time; expected something like 20m, 1h30m or none', field="--budget")
+        raise UsageError(
+            f'can\'t read "{text}" as a time; expected something like 20m, 1h30m or none', field="--budget"
+        )
     return found
