@@ -116,7 +116,7 @@ def _with_data(
 ) -> tuple[Recipe, dict[str, str]]:
     """What the data itself decided; recipe.resolved.yaml leaves it `auto`, since it is read anew on resume."""
     found: dict[str, Any] = {}
-    if data["kind"] != "text":
+    if "text_column" in data:
         found = {"text": data["text_column"], "label": data["label_column"], "labels": data["labels"] or "number"}
     found["validation"] = HELD_OUT if held_out else "the folder's own"
     settled = {key: value for key, value in found.items() if getattr(recipe.data, key) == "auto"}
