@@ -1,4 +1,4 @@
-"""A chain of tiny runs: InstructGPT's three steps in one file, stopped by a ranking, gone on with, refused when changed."""
+"""A chain of tiny runs: InstructGPT's three steps in one file, stopped by a ranking, gone on with, refused if changed."""
 
 from __future__ import annotations
 

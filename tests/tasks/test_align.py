@@ -1,4 +1,4 @@
-"""Task align by a reward, whole: it learns what is rewarded, goes on after a stop, starts at a tuned adapter, refuses."""
+"""Task align by a reward, whole: it learns what is rewarded, goes on after a stop, starts from an adapter, refuses."""
 
 from __future__ import annotations
 
