@@ -1,4 +1,4 @@
-"""A chain of tiny runs: InstructGPT's three steps in one file, stopped by a ranking, gone on with, refused if changed."""
+"""A chain of tiny runs: InstructGPT's three steps in one file, stopped by a ranking, refused when changed."""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def test_talks_go_on_from_the_examples():
 def test_talks_have_ids():
     rows = [{"messages": [{"role": "user", "content": "good film"}, {"role": "assistant", "content": "fun"}]},
             {"messages": [{"role": "user", "content": "bad plot"}, {"role": "assistant", "content": "dull"}]},
-            {"messages": [{"role": "user", "content": "the scene"}, {"role": "assistant", "content": "great"}]}]  # fmt: skip
+            {"messages": [{"role": "user", "content": "the scene"}, {"role": "assistant", "content": "great"}]},
+    ]  # fmt: skip
     encoder, read = _encoder(rows)
     ids, count = _asker(encoder, read, longest=400)._ids(read[2], read[:2])
     text = _text(encoder, ids)

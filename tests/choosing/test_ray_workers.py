@@ -1,4 +1,4 @@
-"""What can be said of the cluster's workers without one: they hand jobs to Ray, stop them there, and say what is missing.
+"""What can be said of the cluster's workers without one: jobs go to Ray and come back, and what is missing is said.
 
 Ray itself stands in as a module that runs actors in this process.
 """

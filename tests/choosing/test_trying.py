@@ -1,4 +1,4 @@
-"""A comparison of tiny models from end to end: fair, kept, resumed, and the same board however often it is interrupted."""
+"""A comparison of tiny models from end to end: fair, kept, and the same board however often it is interrupted."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_interrupted_anywhere_it_ends_the_same(finished, tmp_path):
 
 def test_another_request_is_refused(finished):
     _, _, runs = finished
-    with pytest.raises(UsageError, match='"seeds" was 2 and is now 3.*give another --name, or remove the folder'):
+    with pytest.raises(UsageError, match=r'"seeds" was 2 and is now 3.*give another --name, or remove the folder'):
         try_models(small.request(seeds=3), runs, small.Watched())
 
 

@@ -86,7 +86,8 @@ from tunewright.errors import TunewrightError
 def tell(words):
     print(words, flush=True)
 try:
-    try_models(small.request(small.labelled(model={model!r}, data={data!r})), Path({runs!r}), Processes(threads=1), tell)
+    request = small.request(small.labelled(model={model!r}, data={data!r}))
+    try_models(request, Path({runs!r}), Processes(threads=1), tell)
 except TunewrightError as error:
     print(error.line(), flush=True)
     sys.exit(error.exit_code)

@@ -51,7 +51,7 @@ def test_logits_are_scikit_learns():
 
 
 def test_noise_is_held_back():
-    """Labels that the words don't decide: the chosen strength is no stronger than one that would learn them by heart."""
+    """Labels that the words don't decide: the chosen strength is none that would learn them by heart."""
     texts, _, groups = _reviews(200)
     labels = np.array([random.Random(i).randint(0, 1) for i in range(200)])
     assert b._strength(texts, labels, groups, "single", 0, 2) <= 0.1

@@ -1,4 +1,4 @@
-"""Minutes become tokens, halving is planned only where it pays, and a trial's recipe is the person's but for the trial."""
+"""Minutes become tokens, halving comes only where it pays, and a trial has the recipe of the person but for little."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_candidates():
                                        "run:mine head", "run:mine lora"]  # fmt: skip
     assert found[3].slug == "Other-1-5B-lora"
     assert [c.name for c in t.candidates(recipe, [], [])] == ["minilm lora"]
-    with pytest.raises(UsageError, match='"laura" is no method; expected head, lora, full. Did you mean "lora"'):
+    with pytest.raises(UsageError, match=r'"laura" is no method; expected head, lora, full. Did you mean "lora"'):
         t.candidates(recipe, [], ["laura"])
     with pytest.raises(UsageError, match="two models would both be called"):
         t.candidates(recipe, ["a/same", "b/same"], ["head"])

@@ -62,7 +62,7 @@ class Ledger:
 
 @contextmanager
 def opened(folder: Path, request: Mapping[str, Any]) -> Generator[Ledger]:
-    """The ledger of this folder, new or found again. Raises UsageError where it is in use, or was asked something else."""
+    """The ledger of this folder, new or found again. UsageError where it is in use, or was asked something else."""
     with durable.storing(folder, "the comparison's folder can't be written"):
         folder.mkdir(parents=True, exist_ok=True)
         lock = locking.hold(folder / "lock")

@@ -98,7 +98,7 @@ def _there(path: Path) -> Path:
 
 
 def fix_rows(recipe: Recipe, folder: Path, runs: Path) -> ComparedRows:
-    """Read the recipe's data, fix the split under `folder`. Raises UsageError for a task that has no such comparison."""
+    """Read the recipe's data, fix the split under `folder`. UsageError for a task that has no such comparison."""
     if recipe.task not in TASKS:
         raise UsageError(
             f"trials are compared for task {', '.join(TASKS[:-1])} or {TASKS[-1]}, and the task is {recipe.task}; "

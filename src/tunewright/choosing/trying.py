@@ -2,8 +2,9 @@
 
     rows fixed -> baselines -> cost of each candidate -> minutes into tokens -> [rungs] -> trials -> board -> report
 
-Every trial is an ordinary run, done by a worker. What is decided once (the split, the tokens) is written down first, and
-finished trials are kept: started again after any stop it goes on, and ends with the same board, measured times aside.
+Every trial is an ordinary run, done by a worker. What is decided once (the split, the tokens) is written down first,
+and finished trials are kept: started again after any stop it goes on, and ends with the same board, measured times
+aside.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ class _Trying:
         refuse_other_tokenizers(self.rows.metric, {name: Path(base.path) for name, base in self.bases.items()})
         there = untrained.counting(self.rows, self.folder, self.seed, self.crew.tell, self.said.append)
         costs = self._costs()
-        budget = self._budget(list(costs.values()))
         there += self._prompted(list(costs))
+        budget = self._budget(list(costs.values()))
         staying = self._rungs(list(costs), costs, budget)
         entries = self._trials(staying, costs, budget)
         self.left += [Left(name, why) for name, why in self.crew.failed().items()

@@ -1,6 +1,6 @@
-"""One piece of work of a comparison, in a process of its own: a trial, a measurement, or a base asked by its prompt alone.
+"""One piece of work of a comparison, in a process of its own: a trial, a measurement, or a base that is only prompted.
 
-    python -m tunewright.choosing.work JOB.json     lines of JSON on stdout: {"say": …} on the way, {"result": …} at the end
+    python -m tunewright.choosing.work JOB.json     on stdout lines of JSON: {"say": …} on the way, {"result": …} last
 
 A process each keeps the memory of one trial out of the next one's measurement, and a crash out of all others. It stops
 (with a checkpoint) when whoever started it is gone: its standard input ends then. Which work is done when, `trying`

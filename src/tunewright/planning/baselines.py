@@ -98,7 +98,8 @@ def _vectorizer(num_texts: int) -> Any:
 
     least = 2 if num_texts >= 200 else 1
     # Any run of letters and digits: the default would drop words of one letter, and Chinese ones with them.
-    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
+    words = r"(?u)\b\w+\b|[^\w\s]"
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=words)
 
 
 @dataclass(frozen=True, eq=False)

@@ -294,7 +294,7 @@ Course = Sequence[tuple[float, float]]  # (epoch, metric) of each evaluation
 def limits(
     others: Sequence[Course], *, higher_is_better: bool, fewest: int = FEWEST_OTHERS
 ) -> list[tuple[float, float]]:
-    """(epoch, what a trial's best must reach by then): the median of the others' best at every epoch that enough met."""
+    """(epoch, what a trial's best must reach by then): the median of the others' best at each epoch that enough met."""
     best: Callable[..., float] = max if higher_is_better else min
     found: list[tuple[float, float]] = []
     for epoch in sorted({at for course in others for at, _ in course}):

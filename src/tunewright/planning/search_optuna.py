@@ -42,8 +42,10 @@ class OptunaSampler:
             return None
         optuna = load_optuna()
         # A seed per proposal: the same past gives the same next one, wherever the process began.
-        sampler = optuna.samplers.TPESampler(seed=(self.seed + len(past)) % 2**32, constant_liar=True, multivariate=True,
-                                             n_startup_trials=min(10, max(4, self.trials // 4)))  # fmt: skip
+        sampler = optuna.samplers.TPESampler(
+            seed=(self.seed + len(past)) % 2**32, constant_liar=True, multivariate=True,
+            n_startup_trials=min(10, max(4, self.trials // 4)),
+        )  # fmt: skip
         study = optuna.create_study(direction="maximize" if self.higher_is_better else "minimize", sampler=sampler)
         spaces = {d.path: _distribution(optuna, d) for d in self.dimensions}
         for tried in past:

@@ -4,8 +4,8 @@
 
 All candidates learn from equally many tokens. Where there are many of them and the budget is short, half drop out after
 a part of the tokens, judged with one seed, and the others go on (successive halving, Jamieson and Talwalkar 2016): a
-candidate that goes on is the very run that it would have been alone, since a rung only pauses it. Runs nothing; `choosing`
-measures and runs.
+candidate that goes on is the very run that it would have been alone, since a rung only pauses it. Runs nothing;
+`choosing` measures and runs.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def trial_recipe(
             "training": training,
             "evaluation": shared,
             "data": {**(values.get("data") or {}), **data},
-        }  # fmt: skip
+        }
     )
 
 
