@@ -19,7 +19,7 @@ from tests.choosing.test_trying import board_of
 from tunewright.choosing.board import write_recipe
 from tunewright.choosing.trying import try_models
 from tunewright.choosing.work import Job, Result, error_of
-from tunewright.choosing.workers import Processes
+from tunewright.choosing.workers import Processes, log_to
 from tunewright.errors import DataError, MachineError, StoppedError, TunewrightError
 from tunewright.planning.trials import given_values
 
@@ -64,6 +64,17 @@ def test_a_process_that_is_killed_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", killed)
     with pytest.raises(MachineError, match="killed by signal 9; is there enough memory"):
         Processes().do(Job("train", "x", "y"), lambda words: None)
+
+
+def test_a_crash_there_is_kept_in_the_log(tmp_path):
+    workers = Processes(threads=1)
+    log_to(workers, tmp_path / "workers.log")
+    (tmp_path / "recipe.yaml").write_text("data: {train: x.jsonl}")
+    found = workers.do(Job("nonsense", str(tmp_path / "recipe.yaml"), "runs"), lambda words: None)  # type: ignore[arg-type]
+    assert found.state == "failed"
+    with pytest.raises(TunewrightError, match="KeyError"):
+        found.raise_error()
+    assert "Traceback" in (tmp_path / "workers.log").read_text()
 
 
 def test_results_are_plain():

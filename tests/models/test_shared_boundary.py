@@ -61,3 +61,17 @@ def test_a_kill_while_building_leaves_nothing_that_looks_whole(tmp_path, monkeyp
     own = whole.finished("single", "head")
     assert np.array_equal(*(whole.tensors(run.folder / "model")["model.safetensors/classifier.weight"]
                             for run in (own, again)))  # fmt: skip
+
+
+def test_all_that_decides_the_numbers_is_in_the_name():
+    """Another base, other rows, other tokens, another layer, another number format: another file."""
+    import types
+
+    def key(base: str = "a", k: int = 1, precision: str = "fp32", rows: int = 4, tokens: str = "t") -> str:
+        forward: Any = types.SimpleNamespace(precision=precision, num_layers=6, pools_late=False)
+        part: Any = types.SimpleNamespace(fingerprint=tokens, rows=np.arange(rows), lengths=np.full(rows, 3))
+        return shared_boundary.SharedCaches(Path("x"), base)._key(forward, part, k)
+
+    changed = [{"base": "b"}, {"k": 2}, {"k": 6}, {"precision": "bf16"}, {"rows": 5}, {"tokens": "u"}]
+    assert len({key(), *(key(**one) for one in changed)}) == 1 + len(changed)  # type: ignore[arg-type]
+    assert key() == key()

@@ -21,7 +21,7 @@ from tunewright.choosing.board import Entry, Left, Outcome, costs_of, finish, wr
 from tunewright.choosing.crew import Crew, TrialPlan
 from tunewright.choosing.rows import ComparedRows, fix_rows, refuse_other_tokenizers
 from tunewright.choosing.work import Tell, course_of
-from tunewright.choosing.workers import Workers, stopping
+from tunewright.choosing.workers import Workers, log_to, stopping
 from tunewright.evaluation.resampling import value
 from tunewright.models.finding import resolve_base
 from tunewright.opening import _name_of
@@ -50,6 +50,7 @@ def search(
         "trials": plan.trials, "options": plan.options.model_dump(),
     }  # fmt: skip
     with ledgers.opened(folder, request) as ledger, stopping(workers) as wish:
+        log_to(workers, folder / "workers.log")
         tell("reading the data")
         rows = fix_rows(plan.recipe, folder, runs)
         crew = Crew(folder, workers, tell, wish, ledger, rows.metric, rows.higher_is_better)

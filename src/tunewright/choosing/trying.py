@@ -32,7 +32,7 @@ from tunewright.choosing.board import (
 from tunewright.choosing.crew import Crew, TrialPlan
 from tunewright.choosing.rows import ComparedRows, fix_rows, refuse_other_tokenizers
 from tunewright.choosing.work import Job, Tell
-from tunewright.choosing.workers import Workers, stopping
+from tunewright.choosing.workers import Workers, log_to, stopping
 from tunewright.errors import MachineError
 from tunewright.models.finding import BaseModel, resolve_base
 from tunewright.opening import _name_of
@@ -81,6 +81,7 @@ def try_models(request: Request, runs: Path, workers: Workers, tell: Tell = lamb
     every = candidates(request.recipe, request.models, request.methods)
     folder = runs / f"{request.name}-try"
     with ledgers.opened(folder, request.to_json()) as ledger, stopping(workers) as wish:
+        log_to(workers, folder / "workers.log")
         tell("reading the data")
         rows = fix_rows(request.recipe, folder, runs)
         crew = Crew(folder, workers, tell, wish, ledger, rows.metric, rows.higher_is_better)

@@ -35,6 +35,12 @@ class Workers(Protocol):
         ...
 
 
+def log_to(workers: Workers, path: Path) -> None:
+    """Where processes complain, unless somebody named a file: a crash of theirs says more than one line."""
+    if isinstance(workers, Processes) and workers.log is None:
+        workers.log = path
+
+
 @dataclass
 class Here:
     """This process: for notebooks that want to see into it, and for tests."""
